@@ -1,0 +1,1 @@
+"""Dataset references, record shapes, tokenising and packing."""
