@@ -42,11 +42,21 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# One torch thread per worker: two workers share two cores.
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow --timeout=5400
+
+# One after the other: measurements disturb each other. A missed target ends a script with 1 and stands in its result all the same.
+bench: $(VENV)/.dev
+	-$(BIN)/python -m benchmarks.startup.run
+	-$(BIN)/python -m benchmarks.logging.run
+	-$(BIN)/python -m benchmarks.steptime.run
+	$(BIN)/python -m benchmarks.memory.run --quick
+	$(BIN)/python -m benchmarks.context.run --model modelwright/tiny-1.5m --schedule 1024,2048 --steps 8,16,40 --out benchmarks/context/result-laptop.json
+	$(BIN)/python -m benchmarks.pages
 
 docs: $(VENV)/.dev
 	$(BIN)/python -m modelwright.cli_docs

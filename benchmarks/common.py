@@ -12,6 +12,9 @@ from modelwright.clock import stamp
 from modelwright.environment import package_versions
 from modelwright.files import make_folder, write_json
 
+LOAD_AT_START = os.getloadavg()[0]
+"""Load average over one minute when this module was imported: before the benchmark itself made any."""
+
 
 def cpu_name() -> str:
     """Model name of the processor, as the kernel reports it."""
@@ -23,7 +26,7 @@ def cpu_name() -> str:
 
 
 def machine_info() -> dict[str, Any]:
-    """Processor, cores this process may use, memory (GiB), system, Python, package versions and load at the start.
+    """Processor, cores this process may use, memory (GiB), system, Python, package versions, load at the start and now.
 
     No host name: results are published.
     """
@@ -33,10 +36,11 @@ def machine_info() -> dict[str, Any]:
         "cpu": cpu_name(),
         "cores": cores,
         "memory_gib": round(memory / 2**30, 1),
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "python": platform.python_version(),
         "packages": package_versions(),
-        "load_average_1m": round(os.getloadavg()[0], 2),
+        "load_average_1m": round(LOAD_AT_START, 2),
+        "load_average_1m_at_end": round(os.getloadavg()[0], 2),
     }
 
 

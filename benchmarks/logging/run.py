@@ -105,9 +105,9 @@ def mlflow_file(folder: Path) -> Way:
 WAYS: dict[str, tuple[Callable[[Path], Way], tuple[str, ...], float]] = {
     "modelwright": (modelwright, (), 1.0),
     "modelwright, flush_every=64": (modelwright_buffered, (), 1.0),
-    "stdlib logging, JSON": (stdlib_logging, (), 1.0),
-    "SQLite WAL row (apsw)": (sqlite_wal, ("apsw",), 1.0),
-    "TensorBoard SummaryWriter": (tensorboard, ("torch", "tensorboard"), 0.5),
+    "stdlib logging, JSON": (stdlib_logging, (), 0.2),
+    "SQLite WAL row (apsw)": (sqlite_wal, ("apsw",), 0.05),
+    "TensorBoard SummaryWriter": (tensorboard, ("torch", "tensorboard"), 0.1),
     "MLflow": (mlflow_file, ("mlflow",), 0.01),
 }
 """Name: (how to open it, packages it needs, share of the events it gets because it is slower)."""
@@ -166,6 +166,7 @@ def measure(events: int, rounds: int) -> list[dict[str, Any]]:
         rows.append(
             {
                 "way": name,
+                "events": usable[name][1],
                 "p50_us": round(p50, 2),
                 "p99_us": round(p99, 2),
                 "events_per_s": round(rate),
@@ -185,14 +186,21 @@ def main() -> int:
     arguments = parser.parse_args()
     rows = measure(arguments.events, arguments.rounds)
     ours = next(row for row in rows if row["way"] == "modelwright")
-    rate = max(ours["events_per_s"], ours["events_per_cpu_s"])
-    met = ours["p50_us"] <= TARGETS["p50_us"] and rate >= TARGETS["events_per_s"]
+    met = {
+        "p50": ours["p50_us"] <= TARGETS["p50_us"],
+        "events_per_s": ours["events_per_s"] >= TARGETS["events_per_s"],
+        "events_per_cpu_s": ours["events_per_cpu_s"] >= TARGETS["events_per_s"],
+    }
     settings = {"events": arguments.events, "rounds": arguments.rounds, "folder": "the system's temporary folder"}
     write_result(arguments.output, benchmark="logging", settings=settings, results=rows, targets=TARGETS, targets_met=met)
-    print(table(rows, ["way", "p50_us", "p99_us", "events_per_s", "best_events_per_s", "events_per_cpu_s", "safe_from_kill", "note"]))
-    verdict = "met" if met else "NOT met"
-    print(f"target: p50 <= {TARGETS['p50_us']} us and >= {TARGETS['events_per_s']} events/s: {verdict}")
-    return 0 if met else 1
+    print(
+        table(
+            rows, ["way", "events", "p50_us", "p99_us", "events_per_s", "best_events_per_s", "events_per_cpu_s", "safe_from_kill", "note"]
+        )
+    )
+    print(f"target: p50 <= {TARGETS['p50_us']} us and >= {TARGETS['events_per_s']} events/s by the wall clock")
+    print(", ".join(f"{name}: {'met' if good else 'NOT met'}" for name, good in met.items()))
+    return 0 if met["p50"] and met["events_per_s"] else 1
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from modelwright.report_style import STYLE
 
 WIDTH, HEIGHT = 360, 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 10, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 22, 10, 40
 SERIES_COLOURS = 6
 _DASHES = ("", "6 3", "2 3", "8 3 2 3", "1 4", "10 4")
 
@@ -84,13 +84,17 @@ def table(header: Sequence[object], rows: Iterable[Sequence[object]], caption: s
     """A table; the first cell of each row is its header, numbers stand on the right. Raises ValueError for a row of
     another width.
     """
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
-    body = []
+    body, numeric = [], [True] * len(header)
     for row in rows:
         if len(row) != len(header):
             raise ValueError(f"a row has {len(row)} cells, the header {len(header)}")
         first, *rest = row
-        body.append(f'<tr><th scope="row">{escape(first)}</th>{"".join(map(_cell, rest))}</tr>')
+        cells = [_cell(value) for value in rest]
+        numeric = [is_so and (i == 0 or 'class="number"' in cells[i - 1]) for i, is_so in enumerate(numeric)]
+        body.append(f'<tr><th scope="row">{escape(first)}</th>{"".join(cells)}</tr>')
+    head = "".join(
+        f'<th scope="col"{" class=number" if i and body and numeric[i] else ""}>{escape(cell)}</th>' for i, cell in enumerate(header)
+    )
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
     return Html(f'<div class="wide"><table>{title}<thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>')
 

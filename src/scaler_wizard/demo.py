@@ -13,7 +13,9 @@ import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
+from random import Random
 from typing import Any
 
 EXAMPLE = "example: modelwright demo --output-dir runs/demo"
@@ -25,20 +27,28 @@ class Recipe:
     """What the demo trains: lengths in tokens, steps per rung, tokens per optimizer step."""
 
     base_model: str = "modelwright/tiny-1.5m"
+    base_context: int = 512
     schedule: tuple[int, ...] = (1024, 2048)
-    steps_per_rung: int = 60
+    steps: tuple[int, ...] = (8, 16, 40)  # per rung: base, then the schedule
     batch_tokens: int = 8192
-    learning_rate: float = 1e-3
+    learning_rate: float = 1.5e-4
     lora_rank: int = 16
     lora_alpha: int = 32
     probe_samples: int = 33
-    source_files: int = 200
-    recall_rows: int = 300
+    source_rows: int = 300
+    source_per_recall: int = 2
+    recall_rows: int = 150
+    piece_characters: int = 9000
     seed: int = 42
 
     @property
     def target(self) -> int:
         return self.schedule[-1]
+
+    @property
+    def rung_steps(self) -> list[tuple[int, int]]:
+        """(length, steps) of every rung."""
+        return list(zip((self.base_context, *self.schedule), self.steps, strict=True))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -104,7 +114,7 @@ def command_arguments(folder: Path, recipe: Recipe) -> list[str]:
         *("--lora-alpha", str(recipe.lora_alpha)),
         *("--lora-dropout", "0"),
         *("--train-embeddings", "on"),
-        *("--steps-per-rung", str(recipe.steps_per_rung)),
+        *(part for length, steps in recipe.rung_steps for part in ("--set", f"training.rungs.{length}.steps={steps}")),
         *("--learning-rate", str(recipe.learning_rate)),
         *("--batch-tokens", str(recipe.batch_tokens)),
         *("--probe-samples", str(recipe.probe_samples)),
@@ -122,18 +132,34 @@ def dataset_uri(folder: Path) -> str:
 
 
 def write_data(data: Path, recipe: Recipe) -> None:
-    """Long source files and long recall rows as `{"text": …}` lines. The probe's wording and keys are in neither."""
+    """Long pieces of library source and long recall rows, in turn, as `{"text": …}` lines of `training.jsonl`.
+
+    The probe's wording and keys are in neither. A piece of source fills at least one target window.
+    """
+    from modelwright.files import write_text
     from modelwright.loading import load_tokenizer, resolve_model
     from modelwright.tiny.corpus import load_corpus
     from modelwright.tiny.rows import write_recall_rows
 
     data.mkdir(parents=True, exist_ok=True)
     tokenizer: Any = load_tokenizer(resolve_model(recipe.base_model, offline=True))
-    longest = sorted(load_corpus().train, key=lambda file: -len(file.text))[: recipe.source_files]
-    with (data / "library.jsonl").open("w", encoding="utf-8") as out:
-        for file in longest:
-            out.write(json.dumps({"text": file.text}, ensure_ascii=False) + "\n")
-    write_recall_rows(data / "recall.jsonl", recipe.recall_rows, recipe.target, tokenizer, recipe.seed)
+    part = write_recall_rows(data / ".recall.jsonl", recipe.recall_rows, recipe.target, tokenizer, recipe.seed)
+    recall_lines = part.read_text(encoding="utf-8").splitlines()
+    part.unlink()
+    pieces = [piece for file in load_corpus().train for piece in pieces_of(file.text, recipe.piece_characters)]
+    Random(recipe.seed).shuffle(pieces)
+    source_lines = [json.dumps({"text": piece}, ensure_ascii=False) for piece in pieces[: recipe.source_rows]]
+    turns = zip_longest(*(source_lines[i :: recipe.source_per_recall] for i in range(recipe.source_per_recall)), recall_lines)
+    write_text(data / "training.jsonl", "".join(f"{line}\n" for turn in turns for line in turn if line is not None))
+
+
+def pieces_of(text: str, size: int) -> list[str]:
+    """Whole pieces of `size` characters, each beginning at a line; the rest of the text is left out."""
+    pieces, start = [], 0
+    while len(text) - start >= size:
+        pieces.append(text[start : start + size])
+        start = text.find("\n", start + size) + 1 or len(text)
+    return pieces
 
 
 def write_contract(folder: Path, recipe: Recipe) -> str:
@@ -169,19 +195,18 @@ def show(run: Path, recipe: Recipe) -> None:
 
 def ask_exported_model(model_dir: Path, length: int) -> str:
     """The end of a passkey prompt of `length` tokens and what `generate` answers, as plain transformers gives it."""
+    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from modelwright.probes.passkey import Passkey
 
-    import torch
-
     tokenizer = AutoTokenizer.from_pretrained(str(model_dir))
     model = AutoModelForCausalLM.from_pretrained(str(model_dir), dtype=torch.float32).eval()
     item = Passkey().build(tokenizer, length, 1, seed=7)[0]
-    prompt = torch.tensor([list(item.prompt_ids)])
+    prompt = torch.tensor([list(item.input_ids)])
     output = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=8, do_sample=False)
     answer = tokenizer.decode(output[0, prompt.shape[1] :], skip_special_tokens=True)
-    ending = tokenizer.decode(item.prompt_ids[-24:])
+    ending = tokenizer.decode(item.input_ids[-24:])
     return f"   prompt of {prompt.shape[1]} tokens, ending: …{ending!r}\n   answer: {answer!r}   (hidden key: {item.answer})"
 
 

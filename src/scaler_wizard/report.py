@@ -105,7 +105,7 @@ def _before_and_after(results: Mapping[str, Any]) -> Html:
     return section(
         "Before and after",
         table(header, summary_rows(results), "Held-out text and passkey trials, the same for both models"),
-        line_chart(perplexity, title="Perplexity by length (lower is better)", x_label="tokens", y_label="perplexity", log_x=True, log_y=True),
+        line_chart(perplexity, title="Perplexity by length (lower is better)", x_label="tokens", y_label="perplexity", log_x=True),
         line_chart(passkey, title="Passkey accuracy by length", x_label="tokens", y_label="accuracy", log_x=True, y_range=(0.0, 1.0)),
     )
 
@@ -127,7 +127,9 @@ def _by_depth(results: Mapping[str, Any]) -> Html:
                 column_label="tokens",
             )
         )
-        intervals = [[str(d["length"]), str(d["n"]), _percent(d["mean"]), f"{_percent(d['ci_low'])} to {_percent(d['ci_high'])}"] for d in found]
+        intervals = [
+            [str(d["length"]), str(d["n"]), _percent(d["mean"]), f"{_percent(d['ci_low'])} to {_percent(d['ci_high'])}"] for d in found
+        ]
         blocks.append(table(["tokens", "trials", "accuracy", "95 % interval (Wilson)"], intervals))
     return section("Where in the text", *blocks)
 
@@ -167,15 +169,14 @@ def _short_context(results: Mapping[str, Any]) -> Html:
 
 def _how(run: Path, config: Mapping[str, Any], results: Mapping[str, Any]) -> Html:
     scaling, hardware = config["scaling"], read_json(run / "hardware.json")
-    record = read_json(run / "run.json")
+    record, arithmetic = read_json(run / "run.json"), results.get("arithmetic") or {}
     shown: dict[str, object] = {
         "base model": results["model"],
         "dataset": f"{config['dataset']['source']} {config['dataset']['identifier']}",
         "method": scaling["context_method"],
         "strategy": f"{scaling['strategy']}, rank {scaling['lora_rank']}, alpha {scaling['lora_alpha']}",
-        "machine": hardware.get("cpu"),
-        "GPUs": hardware.get("gpu_count"),
-        "matrix products": (results.get("arithmetic") or {}).get("matmul_precision"),
+        "machine": _machine(hardware),
+        "matrix products": f"float32, {arithmetic['matmul']}" if arithmetic.get("matmul") else arithmetic.get("weights"),
         "config digest": results["config_sha256"],
         "contract digest": results["contract_sha256"],
     }
@@ -185,8 +186,18 @@ def _how(run: Path, config: Mapping[str, Any], results: Mapping[str, Any]) -> Ht
         shown["memory, measured peak"] = f"{memory['measured_bytes'] / GIB:.2f} GiB ({memory['source']})"
     exported = results["export"]
     if exported["merged"]:
-        shown["merged weights"] = f"largest logit difference to the adapters {exported['logit_difference']:.1e} over {exported['checked_tokens']} tokens"
+        difference, tokens = exported["logit_difference"], exported["checked_tokens"]
+        shown["merged weights"] = f"largest logit difference to the adapters {difference:.1e} over {tokens} tokens"
     return section("How it was made", facts(shown), paragraph("The command:"), code(" ".join(record["command"][1:])))
+
+
+def _machine(hardware: Mapping[str, Any]) -> str:
+    """Processor, memory and GPUs in one line, as far as they were found."""
+    cpu, gpus = hardware.get("cpu") or {}, hardware.get("gpus") or []
+    parts = [f"{cpu['model']}, {cpu['logical']} processors"] if cpu.get("model") else []
+    parts += [f"{hardware['ram_total']:.0f} GiB of memory"] if hardware.get("ram_total") else []
+    parts.append(", ".join(str(gpu["name"]) for gpu in gpus) or "no GPU")
+    return "; ".join(parts)
 
 
 def _honesty(results: Mapping[str, Any]) -> Html:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
 HELD_OUT_SHARE = 0.1  # of the tokens, about at most; always at least one document
 PIECES = 8  # evaluation reads from about this many places
-POOL_FACTOR = 4  # documents are read until this many times the tokens of the hungriest rung are there
+POOL_FACTOR = 2  # records, in seeded order, are encoded until this many times the tokens of the hungriest rung are there
+MOST_RECORDS = 1_000_000  # read from the beginning of a dataset; the order within is drawn from the seed
 
 
 @dataclass(frozen=True)
@@ -62,18 +64,22 @@ def load_pool(job: ResolvedJob, tokenizer: PreTrainedTokenizerBase) -> TextPool:
     Raises LoadError when the dataset cannot be read, is empty, or leaves nothing to train on beside one held-out
     document.
     """
-    needed = POOL_FACTOR * max(tokens_of(rung) for rung in job.rungs)
+    reference = parse_reference(job.dataset.reference)
+    records = list(islice(iterate_records(reference, offline=job.offline), MOST_RECORDS + 1))
+    complete = len(records) <= MOST_RECORDS
+    Random(f"pool:{job.seed}").shuffle(records)
+    trained = max(tokens_of(rung) for rung in job.rungs)
+    needed = max(POOL_FACTOR * trained, job.evaluation.eval_tokens / HELD_OUT_SHARE)
     documents: list[EncodedDocument] = []
     held = 0
-    complete = True
-    for record in iterate_records(parse_reference(job.dataset.reference), offline=job.offline):
+    for record in records[:MOST_RECORDS]:
+        if held >= needed:
+            complete = False
+            break
         document = encode_record(record, tokenizer)
         if len(document) > 1:
             documents.append(document)
             held += len(document)
-        if held >= needed:
-            complete = False
-            break
     if not documents:
         raise LoadError(
             f"The dataset {job.dataset.reference} has no usable records; give a file with at least two rows of text."

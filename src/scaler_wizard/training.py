@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from modelwright.probes.quiet import dynamic_rope_modules, start_afresh
 from scaler_wizard.chunked_loss import causal_lm_loss
 from scaler_wizard.resolved import ResolvedJob, RungPlan
 from scaler_wizard.strategies import ScalerStrategy
@@ -110,6 +111,7 @@ class RungTrainer(Trainer):
         self.loss_chunk = loss_chunk
         self.embedding_learning_rate = embedding_learning_rate
         self.optimizer: Any = None
+        self.dynamic = bool(dynamic_rope_modules(model))
         self.trained = list(strategy.trainable_parameters(model))
         self.step_loss: torch.Tensor | None = None
         self.step_grad_norm: torch.Tensor | None = None
@@ -135,6 +137,8 @@ class RungTrainer(Trainer):
         return (loss, None) if return_outputs else loss
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        if self.dynamic:
+            start_afresh(self.model)  # a micro-batch must not inherit the frequencies of a longer one before it
         loss = super().training_step(model, inputs, num_items_in_batch)
         self.step_loss = loss if self.step_loss is None else self.step_loss + loss
         return loss

@@ -50,7 +50,9 @@ def small_job(root: Path, name: str = "run", **sections: dict[str, Any]) -> dict
         "model": {"base_model": str(model), "runtime": "cpu"},
         "scaling": {
             "target_context": LENGTHS[-1],
+            "adaptive_rank": False,  # the adaptive rule follows free memory, and these runs are compared bit for bit
             "lora_rank": 4,
+            "lora_alpha": 8,
             "lora_dropout": 0.1,
             "context_method": "yarn",
             "template": "balanced_scaling",

@@ -62,14 +62,18 @@ def test_windows_are_what_the_order_says() -> None:
     assert all(int(windows[i]["input_ids"][0]) == int(packed[windows.order[i]]["input_ids"][0]) for i in range(15))
 
 
+def letters(letter: str, count: int) -> EncodedDocument:
+    (token,) = byte_tokenizer()(letter, add_special_tokens=False)["input_ids"]
+    return document(count, token)
+
+
 def test_evaluation_texts_fill_the_length() -> None:
-    tokenizer = byte_tokenizer()
-    pool = TextPool((), (document(3000), document(300, 98), document(300, 99), document(500, 100)), True)
-    texts = evaluation_texts(pool, tokenizer, 1000, 4000)
+    pool = TextPool((), (letters("a", 3000), letters("b", 300), letters("c", 300), letters("d", 500)), True)
+    texts = evaluation_texts(pool, byte_tokenizer(), 1000, 4000)
     assert [len(text) >= 1000 for text in texts] == [True, True]
     assert texts[0] == "a" * 3000 and texts[1].startswith("b" * 300 + "\n\n" + "c" * 300)
 
 
 def test_short_held_out_text_is_still_one_text() -> None:
-    pool = TextPool((), (document(30), document(40, 98)), True)
+    pool = TextPool((), (letters("a", 30), letters("b", 40)), True)
     assert evaluation_texts(pool, byte_tokenizer(), 1000, 4000) == ["a" * 30 + "\n\n" + "b" * 40]

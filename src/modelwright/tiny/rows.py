@@ -163,15 +163,22 @@ def _chat_question_pieces(rng: Random, facts: Sequence[Fact]) -> list[Piece]:
     return pieces
 
 
-def recall_pieces(rng: Random, target_tokens: int, encode: Encode, sources: Sequence[str] = ()) -> list[Piece]:
+def recall_pieces(
+    rng: Random, target_tokens: int, encode: Encode, sources: Sequence[str] = (), *, needles: int | None = None
+) -> list[Piece]:
     """Facts hidden at random depths in filler, then questions about some of them; `target_tokens` long or a little
     shorter.
 
-    About a third of the rows are ChatML dialogues. A row too short for its filler has none.
+    About a third of the rows are ChatML dialogues. A row too short for its filler has none. `needles` fixes the number
+    of facts, and all of them are asked; by default there are one to six, and one to four questions.
     """
     chat = rng.random() < 0.35
-    facts = draw_facts(rng, rng.choice((1, 1, 2, 3, 4, 6)) if target_tokens >= 200 else rng.choice((1, 1, 2)))
-    asked = rng.sample(facts, min(len(facts), rng.choice((1, 2, 3, 4))))
+    if needles is None:
+        facts = draw_facts(rng, rng.choice((1, 1, 2, 3, 4, 6)) if target_tokens >= 200 else rng.choice((1, 1, 2)))
+        asked = rng.sample(facts, min(len(facts), rng.choice((1, 2, 3, 4))))
+    else:
+        facts = draw_facts(rng, needles)
+        asked = rng.sample(facts, needles)
     ending = _chat_question_pieces(rng, asked) if chat else _question_pieces(rng, asked)
     opening: list[Piece] = []
     if chat:
@@ -180,8 +187,8 @@ def recall_pieces(rng: Random, target_tokens: int, encode: Encode, sources: Sequ
     introduction = rng.choice(INTRODUCTIONS)
     if introduction:
         opening.append((introduction + "\n", False))
-    needles = [(state(rng, fact) + "\n", False) for fact in facts]
-    budget = target_tokens - _tokens(encode, opening) - _tokens(encode, ending) - _tokens(encode, needles)
+    statements = [(state(rng, fact) + "\n", False) for fact in facts]
+    budget = target_tokens - _tokens(encode, opening) - _tokens(encode, ending) - _tokens(encode, statements)
     filler = Filler(rng, sources)
     hay: list[Piece] = []
     while budget > 0:
@@ -189,8 +196,8 @@ def recall_pieces(rng: Random, target_tokens: int, encode: Encode, sources: Sequ
         budget -= len(encode(piece))
         if budget >= 0:
             hay.append((piece, False))
-    for needle in needles:
-        hay.insert(rng.randint(0, len(hay)), needle)
+    for statement in statements:
+        hay.insert(rng.randint(0, len(hay)), statement)
     if chat or rng.random() < 0.5:
         hay.append(("\n", False))
     return opening + hay + ending

@@ -115,7 +115,13 @@ class LoraStrategy:
         return model
 
     def unload(self, model: PreTrainedModel) -> PreTrainedModel:
-        with quiet_peft():
+        """The base model with its original weights; peft alone would leave the trained embeddings and norms in it."""
+        import torch
+
+        with quiet_peft(), torch.no_grad():
+            for module in model.modules():
+                if hasattr(module, "modules_to_save") and hasattr(module, "original_module"):
+                    module.modules_to_save[ADAPTER_NAME].load_state_dict(module.original_module.state_dict())
             return model.unload()
 
 
