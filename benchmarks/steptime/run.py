@@ -116,7 +116,7 @@ def bare_block(model: Any, windows: Dataset[dict[str, torch.Tensor]], steps: int
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        float(loss)
+        float(loss.detach())
         ends.append(time.perf_counter())
     return [after - before for before, after in pairwise(ends)][SKIPPED - 1 : -1]
 

@@ -117,6 +117,7 @@ class _ChunkedSum(torch.autograd.Function):
             logits = states @ weight.T if bias is None else torch.addmm(bias, states, weight.T)  # [C, V]
             loss, grad = _loss_and_gradient(logits.to(wide), targets.index_select(0, some), softcap, any(wants))
             total += loss
+            del logits  # else the next chunk would be made while this one is still held
             if grad is None:
                 continue
             narrow = grad.to(weight.dtype)
@@ -129,6 +130,7 @@ class _ChunkedSum(torch.autograd.Function):
                     grad_weight += narrow.T @ states
             if grad_bias is not None:
                 grad_bias += grad.sum(0)
+            del grad, narrow
         ctx.save_for_backward(grad_flat, grad_weight, grad_bias)
         ctx.kinds = (flat.dtype, weight.dtype, None if bias is None else bias.dtype)
         return total

@@ -140,7 +140,22 @@ RECIPES: dict[str, Recipe] = {
             ffn_size=416,
             stages=_stages(800, 600, 600, 900, 200),
         ),
-        Recipe("tiny-5m", hidden_size=288, layers=5, heads=9, kv_heads=3, ffn_size=768, stages=_stages(500, 300, 250, 250, 80)),
+        Recipe(
+            "tiny-5m",
+            hidden_size=288,
+            layers=5,
+            heads=9,
+            kv_heads=3,
+            ffn_size=768,
+            stages=(
+                Stage(steps=240, rows=64, length=64, mixture=FOUNDATION),
+                Stage(steps=160, rows=32, length=128, mixture=BUILDING),
+                Stage(steps=130, rows=16, length=256, mixture=BUILDING),
+                Stage(steps=190, rows=8, length=512, mixture=FINISHING),
+                Stage(steps=40, rows=64, length=64, mixture=LABELLING, rate=0.8),
+                Stage(steps=60, rows=8, length=512, mixture=SETTLING, rate=0.7),
+            ),
+        ),
     )
 }
 MINIATURE = Recipe(

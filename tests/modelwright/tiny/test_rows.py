@@ -131,11 +131,13 @@ def test_written_rows_are_reproducible_and_long(prepared: Prepared, tmp_path: Pa
     assert all(750 <= length <= 950 for length in lengths)
 
 
-def test_written_completions_are_the_last_answer(prepared: Prepared, tmp_path: Path) -> None:
+def test_written_completions_begin_with_the_first_answer(prepared: Prepared, tmp_path: Path) -> None:
     path = rows.write_recall_rows(tmp_path / "c.jsonl", 4, 600, prepared.tokenizer, seed=4, style="completion")
     for line in path.read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
         assert set(record) == {"prompt", "completion"}
-        assert record["completion"].strip().rstrip(".")
+        assert record["completion"].count("\n") >= 3
+        first = record["completion"].split("\n")[0]
+        assert set(re.findall(r"\d+", first)) <= set(re.findall(r"\d+", record["prompt"]))
     with pytest.raises(ValueError, match="allowed are"):
         rows.write_recall_rows(tmp_path / "d.jsonl", 1, 600, prepared.tokenizer, seed=4, style="chat")
