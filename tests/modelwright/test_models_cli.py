@@ -23,7 +23,9 @@ def test_the_json_listing_names_folders_and_figures(capsys: pytest.CaptureFixtur
     assert models_cli.main(["list", "--json"]) == 0
     entries = json.loads(capsys.readouterr().out)
     assert [entry["name"] for entry in entries] == [f"modelwright/{name}" for name in TINY_NAMES]
-    for entry in entries:
+    made = [entry for entry in entries if entry["path"] is not None]
+    assert "modelwright/tiny-1.5m" in [entry["name"] for entry in made]
+    for entry in made:
         assert Path(entry["path"], "config.json").is_file()
         assert entry["figures"]["measured"]["passkey"]["raw"]["512"] >= 0
 

@@ -99,7 +99,8 @@ def test_equal_seeds_give_equal_rows(prepared: Prepared, kind: str) -> None:
 def test_a_recall_row_states_what_it_asks_for(prepared: Prepared, seed: int, target: int) -> None:
     pieces = rows.recall_pieces(Random(seed), target, prepared.data.encode, prepared.data.sources)
     length = sum(len(prepared.data.encode(text)) for text, _ in pieces)
-    assert target - 130 <= length <= target + 1 or length > target  # needles and questions alone may be longer than a short target
+    # short by at most the piece that did not fit (400 characters); needles and questions alone may be longer than a short target
+    assert target - 400 <= length <= target + 1 or length > target
     told = "".join(text for text, answer in pieces if not answer)
     for text, answer in pieces:
         if answer:
