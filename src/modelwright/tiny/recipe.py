@@ -115,7 +115,7 @@ def _stages(first: int, second: int, third: int, last: int, labelling: int) -> t
         Stage(steps=third, rows=12, length=256, mixture=BUILDING),
         Stage(steps=last, rows=8, length=512, mixture=FINISHING),
         Stage(steps=labelling, rows=32, length=64, mixture=LABELLING, rate=0.8),
-        Stage(steps=labelling, rows=8, length=512, mixture=SETTLING, rate=1.0),
+        Stage(steps=labelling, rows=8, length=512, mixture=SETTLING, rate=0.5),
     )
 
 

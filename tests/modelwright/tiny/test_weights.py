@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -13,8 +14,9 @@ from modelwright.files import sha256_file
 from modelwright.tiny import PREFIX, TINY_NAMES, evaluation, tiny_model_path, weights_folder
 from modelwright.tiny.card import render_card
 from modelwright.tiny.corpus import load_corpus
+from modelwright.tiny.recipe import RECIPES
 
-MADE = [name for name in TINY_NAMES if tiny_model_path(name) is not None]
+MADE = [name for name in TINY_NAMES if (weights_folder() / name / "model.safetensors").is_file()]
 family = pytest.mark.parametrize("name", MADE)
 LARGEST_BYTES = 16_000_000
 
@@ -41,6 +43,7 @@ def test_card_and_figures_agree_with_each_other_and_with_the_weights(name: str) 
     assert (folder / "README.md").read_text(encoding="utf-8") == render_card(figures)
     assert figures["weights_sha256"] == sha256_file(folder / "model.safetensors")
     assert figures["name"] == name
+    assert figures["recipe"] == json.loads(json.dumps(asdict(RECIPES[name]))), "the weights are not of this recipe"
     model = AutoModelForCausalLM.from_pretrained(folder)
     assert figures["parameters"] == sum(parameter.numel() for parameter in model.parameters())
     assert model.config.num_key_value_heads < model.config.num_attention_heads
