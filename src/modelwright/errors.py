@@ -47,7 +47,9 @@ class Fault:
     def sentence(self) -> str:
         """`<path>: found <found>; allowed: <allowed>. <todo>`"""
         text = f"{self.path}: found {self.found}; allowed: {self.allowed}."
-        return f"{text} {self.todo.rstrip('.')}." if self.todo else text
+        if not self.todo:
+            return text
+        return f"{text} {self.todo}" if self.todo.endswith(("?", ".")) else f"{text} {self.todo}."
 
 
 class ConfigError(UsageError):
