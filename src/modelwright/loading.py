@@ -362,9 +362,11 @@ def _hub_config(source: ModelSource) -> Path:
 
 def _not_fetched(source: ModelSource, cause: str) -> str:
     revision = f" --revision {source.revision}" if source.revision else ""
+    if source.name.startswith((".", "/", "~")):
+        return f"The model {source.name} could not be loaded: there is no folder of that name with a config.json; check the path."
     mode = "offline mode is on" if source.offline else "the hub did not deliver it"
     return (
-        f"The model {source.name} could not be loaded: {mode} and {cause}; "
+        f"The model {source.name} could not be loaded: {mode} and {cause.rstrip('.')}; "
         f"fetch it on a machine with a network by `hf download {source.name}{revision}`, or give a local folder."
     )
 

@@ -81,13 +81,26 @@ def resume(run: Path, *, detach: bool, as_json: bool) -> int:
         return _detached(run, command, cwd, as_json)
     print(f"{cwd}$ {shlex.join(command)}", file=sys.stderr)
     sys.stdout.flush()
+    children: list[subprocess.Popen[bytes]] = []
+    received: list[int] = []
+
+    def pass_on(number: int, frame: object) -> None:
+        received.append(number)
+        for child in children:
+            child.send_signal(number)
+
     # The terminal interrupts the command as well, which then saves its state; this process only waits for it. A
-    # handler that is a function, unlike SIG_IGN, is not inherited by the command.
-    former = signal.signal(signal.SIGINT, lambda number, frame: None)
+    # service manager's SIGTERM reaches this process alone and is passed on, so that no command stays behind.
+    former = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGHUP)}
+    former[signal.SIGINT] = signal.signal(signal.SIGINT, lambda number, frame: None)
     try:
-        code = _start(command, cwd).wait()
+        children.append(_start(command, cwd))
+        for number in received:
+            children[0].send_signal(number)
+        code = children[0].wait()
     finally:
-        signal.signal(signal.SIGINT, former)
+        for number, handler in former.items():
+            signal.signal(number, handler)
     return code if code >= 0 else 128 - code
 
 

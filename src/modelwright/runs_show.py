@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,7 +115,7 @@ def show_text(known: Study) -> str:
         "created": entry.created_at,
         "attempt": str(entry.attempt),
         "ended": _ended(entry),
-        "command": " ".join(map(str, record.get("command") or [])),
+        "command": shlex.join(map(str, record.get("command") or [])),
         "in": str(record.get("cwd") or ""),
         "config": str(record.get("config_sha256") or ""),
         "host": str(environment.get("hostname") or ""),

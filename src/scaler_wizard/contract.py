@@ -340,7 +340,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m scaler_wizard.contract",
         description="Write, show or check a human contract. Signing is not part of this version.",
-        epilog="example: python -m scaler_wizard.contract template > config/human_contract.yaml",
+        epilog="example: mkdir -p config && python -m scaler_wizard.contract template > config/human_contract.yaml",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     form = commands.add_parser("template", help="print a contract to fill in")

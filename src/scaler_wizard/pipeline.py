@@ -71,7 +71,7 @@ class Pipeline:
         session = self.session
         session.enter_phase(0)
         session.report("initializing", "Looking at the machine.")
-        with session.busy("looking at the machine"):
+        with session.busy("reading hardware and measuring arithmetic"):
             runtime = bootstrap(session.job, session.path)
         session.hardware = runtime.profile
         with session.busy("loading the model"):

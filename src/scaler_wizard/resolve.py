@@ -238,7 +238,7 @@ def _assemble(draft: Draft, settings: Settings, template: ScalingTemplate, notes
     scaling = _scaling(draft, s, target, rungs, warnings)
     distillation = r.DistillationChoice(s.distillation.use_distillation, None, "")
     if s.distillation.use_distillation:
-        reason = f"template {template.id} wishes for distillation but no teacher is named: it is skipped"
+        reason = f"template {template.id} wishes for distillation, which this version does not have: it is skipped"
         distillation = replace(distillation, use_distillation=False, skipped_because=reason)
         warnings.append(reason)
     breaker, telemetry = s.safety.circuit_breaker, s.safety.telemetry

@@ -7,6 +7,7 @@ run directory, run the pipeline, and turn every way it can end into a status, an
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -199,7 +200,7 @@ def _human(session: Session, stop: HumanStop) -> RunResult:
 
 def _paused(session: Session, reason: str) -> RunResult:
     """A pause is recorded as far as a full disk lets it; the run's own record has space kept aside."""
-    message = f"Paused at step {session.at.step} (reason: {reason}). Go on with: modelwright runs resume {session.path}"
+    message = f"Paused at step {session.at.step} (reason: {reason}). Go on with: modelwright runs resume {shlex.quote(str(session.path))}"
     try:
         session.event("run/paused", reason=reason)
         return _unfinished(session, "paused", EXIT_PAUSED, message, f"Paused: {reason}.")

@@ -239,6 +239,26 @@ def test_interrupting_resume_interrupts_the_command_and_waits_for_it(start: Star
         assert resumed.wait(60) == 7
 
 
+def test_terminating_resume_terminates_the_command_and_leaves_nothing_behind(start: Start) -> None:
+    """What a service manager does: SIGTERM to the one process it started."""
+    child = start("runs/toy")
+    child.kill()
+    child.wait()
+    record = json.loads(Path("runs/toy/run.json").read_text())
+    script = "import os, signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
+    script += "print(os.getpid(), flush=True)\ntime.sleep(60)\n"
+    record["resume_command"] = [sys.executable, "-c", script]
+    Path("runs/toy/run.json").write_text(json.dumps(record))
+    command = [sys.executable, "-m", "modelwright.cli", "runs", "resume", "toy"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as resumed:
+        assert resumed.stdout is not None
+        command_pid = int(resumed.stdout.readline())
+        resumed.terminate()
+        assert resumed.wait(60) == 7
+    with pytest.raises(ProcessLookupError):
+        os.kill(command_pid, 0)
+
+
 def test_watch_follows_until_the_end(start: Start) -> None:
     start("runs/toy", "--steps", "40")
     command = [sys.executable, "-m", "modelwright.cli", "runs", "watch", "toy", "--stop-on-terminal", "--every", "0.1", "--json"]
