@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,6 +55,25 @@ def test_every_acceptance_row_has_a_test() -> None:
     rows = [line for line in (ROOT / "docs" / "acceptance.md").read_text(encoding="utf-8").splitlines() if re.match(r"\| \d+ ", line)]
     assert rows
     assert [row for row in rows if not NAMED_TEST.search(row)] == []
+
+
+def test_the_first_lines_of_the_readme_can_be_copied_after_the_demo(tmp_path: Path) -> None:
+    """The block under "Use it on your model", typed as it stands where `make demo` has left its environment and its text."""
+    from scaler_wizard.demo import dataset_uri
+
+    readme, makefile = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "Makefile"))
+    block = readme.split("## Use it on your model", 1)[1].split("```")[1]
+    assert "VENV      := .venv" in makefile and "RUN_DIR   ?= runs/demo" in makefile and dataset_uri(Path("runs/demo")) in block
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    text = tmp_path / "runs" / "demo" / "data" / "training.jsonl"
+    text.parent.mkdir(parents=True)
+    text.write_text('{"text": "Some words to train on."}\n' * 8, encoding="utf-8")
+    environment = {**os.environ, "PATH": "/usr/bin:/bin"}  # the lines themselves have to find the environment
+    done = subprocess.run(["bash", "-e", "-c", block], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Dry run of modelwright/tiny-1.5m" in done.stdout
+    assert (tmp_path / "runs" / "mine" / "plan.json").exists()
+    assert "contract_version" in (tmp_path / "config" / "human_contract.yaml").read_text(encoding="utf-8")
 
 
 def _modules(package: Path) -> set[str]:

@@ -26,7 +26,7 @@ from modelwright.errors import UsageError
 from modelwright.files import read_json, read_yaml
 from modelwright.record import read_record
 from scaler_wizard.demo import Recipe, command_arguments, write_contract, write_data
-from scaler_wizard.draft import holds_run
+from scaler_wizard.output_dir import holds_run
 from scaler_wizard.report import PASSKEY, lengths_of, load_results, summary_table
 
 

@@ -17,7 +17,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from modelwright.hardware import peak_rss_bytes, reset_peak_rss
+from modelwright.hardware import peak_rss_bytes, reset_peak_rss, return_freed_blocks
+from modelwright.memory import GIB, MemoryForecast, MemoryRequest, forecast
+from modelwright.model_shape import ModelShape
+from scaler_wizard.adaptive_scaling import HardwareProfile
+from scaler_wizard.memory_plan import memory_request
+from scaler_wizard.resolved import ResolvedJob
 
 OURS, STOCK = "modelwright", "stock Trainer + PEFT"
 RANK, ALPHA, LEARNING_RATE = 16, 32, 1e-4
@@ -63,9 +68,7 @@ def measure(case: Case, folder: Path) -> dict[str, Any]:
     torch.set_float32_matmul_precision("highest")
     torch.manual_seed(0)
     dtype = torch.bfloat16 if case.device == "cuda" else torch.float32
-    config = LlamaConfig(
-        **case.body, max_position_embeddings=case.length, tie_word_embeddings=True, architectures=["LlamaForCausalLM"]
-    )
+    config = LlamaConfig(**case.body, max_position_embeddings=case.length, tie_word_embeddings=True, architectures=["LlamaForCausalLM"])
     config.save_pretrained(folder)
     windows = make_windows(case, config.vocab_size)
     build = build_ours if case.trainer == OURS else build_stock
@@ -73,19 +76,19 @@ def measure(case: Case, folder: Path) -> dict[str, Any]:
     before = peak_rss_bytes()
     model = LlamaForCausalLM(config).to(device=case.device, dtype=dtype)
     clock = step_clock()
-    train, chunk = build(case, folder, model, windows, clock)
+    train, predicted = build(case, folder, model, windows, clock, before if case.device == "cpu" else 0)
     reset_peak_rss()
     started = time.perf_counter()
     train()
     ends = [started, *clock.ends]
     peak, source = measured_peak(case.device)
-    predicted = predict(case, config.to_dict(), chunk, before if case.device == "cpu" else 0)
     return {
         "peak_bytes": peak,
         "before_model_bytes": before,
         "source": source,
         "step_seconds": [round(after - earlier, 4) for earlier, after in pairwise(ends)],
-        "predicted_bytes": predicted,
+        "predicted_bytes": predicted.total_bytes,
+        "freed_blocks_returned": not predicted.request.keeps_freed,
         "matmul": torch.get_float32_matmul_precision(),
     }
 
@@ -105,8 +108,8 @@ def make_windows(case: Case, vocabulary: int) -> list[dict[str, Any]]:
 
 
 def build_stock(
-    case: Case, folder: Path, model: Any, windows: list[dict[str, Any]], clock: Any
-) -> tuple[Callable[[], object], int | None]:
+    case: Case, folder: Path, model: Any, windows: list[dict[str, Any]], clock: Any, held: int
+) -> tuple[Callable[[], object], MemoryForecast]:
     """Trainer and PEFT as their own documentation shows them; logits are whole."""
     from peft import LoraConfig, get_peft_model
     from transformers import Trainer, TrainingArguments
@@ -128,12 +131,12 @@ def build_stock(
         disable_tqdm=True,
     )
     trainer = Trainer(model=get_peft_model(model, lora), args=arguments, train_dataset=windows, callbacks=[clock])
-    return trainer.train, None
+    return trainer.train, stock_forecast(case, model.config.to_dict(), held)
 
 
 def build_ours(
-    case: Case, folder: Path, model: Any, windows: list[dict[str, Any]], clock: Any
-) -> tuple[Callable[[], object], int | None]:
+    case: Case, folder: Path, model: Any, windows: list[dict[str, Any]], clock: Any, held: int
+) -> tuple[Callable[[], object], MemoryForecast]:
     """The pipeline's own pieces: a resolved job, its LoRA strategy, its training arguments, `RungTrainer`, chunked loss."""
     from scaler_wizard import strategies
     from scaler_wizard.chunked_loss import why_not_chunked
@@ -154,11 +157,18 @@ def build_ours(
             "dataset": {"source": "synthetic", "identifier": "mixed"},
             "safety": {},
             "contract": {},
-            "training": {"steps_per_rung": case.steps, "learning_rate": LEARNING_RATE},
+            "training": {
+                "steps_per_rung": case.steps,
+                "learning_rate": LEARNING_RATE,
+                "gradient_checkpointing": "on" if case.recompute else "off",
+            },
             "output_dir": str(folder / "run"),
         }
     )
     strategy = strategies.get(job.scaling.strategy)
+    plan = our_forecast(case, job, held)
+    if case.device == "cpu" and not plan.request.keeps_freed:
+        return_freed_blocks()
     adapted = strategy.prepare(model, strategy_plan(job))
     chunk = None if why_not_chunked(adapted) else job.training.loss_chunk
     arguments = training_arguments(
@@ -179,14 +189,11 @@ def build_ours(
         embedding_learning_rate=None,
         callbacks=[clock],
     )
-    return trainer.train, chunk
+    return trainer.train, plan
 
 
-def predict(case: Case, config: dict[str, Any], chunk: int | None, held: int) -> int:
-    """What the kernel's estimator says about this case, in bytes; `held` is what the process held before the model."""
-    from modelwright.memory import MemoryRequest, forecast
-    from modelwright.model_shape import ModelShape
-
+def stock_forecast(case: Case, config: dict[str, Any], held: int) -> MemoryForecast:
+    """The kernel's estimate for the stock side; `held` is what the process held before the model, in bytes."""
     number = "bfloat16" if case.device == "cuda" else "float32"
     request = MemoryRequest(
         shape=ModelShape.from_config(config),
@@ -195,10 +202,18 @@ def predict(case: Case, config: dict[str, Any], chunk: int | None, held: int) ->
         compute_format=number,  # type: ignore[arg-type]
         lora_rank=RANK,
         checkpointing=case.recompute,
-        loss_chunk=chunk,
+        loss_chunk=None,
+        keeps_freed=case.device == "cpu",
         runtime_bytes=held,
     )
-    return forecast(request).total_bytes
+    return forecast(request)
+
+
+def our_forecast(case: Case, job: ResolvedJob, held: int) -> MemoryForecast:
+    """The pipeline's own plan for a machine with the case's limit as its free memory."""
+    gib = case.limit_bytes / GIB
+    machine = HardwareProfile(total_vram_gb=gib, gpu_count=int(case.device == "cuda"), ram_free_gb=gib)
+    return forecast(memory_request(job, job.rungs[0], machine, held))
 
 
 def limit_memory(case: Case) -> None:

@@ -12,14 +12,15 @@ own defaults lie below them all. Nested mappings are merged key by key; lists an
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from modelwright.config_fields import allowed_values, field_names, known_paths, models_inside
+from modelwright.config_fields import allowed_at, allowed_key, allowed_values, field_names, known_paths, members_of, models_inside
 from modelwright.errors import ConfigError, Fault
 from modelwright.files import sha256_json
 
@@ -179,7 +180,7 @@ def _take_unknown(model: type[BaseModel], values: dict[str, Any], sources: Mappi
         for key in list(node):
             path = (*at, key)
             if key in names:
-                for place, child in _nested(node[key], path, models_inside(names[key].annotation)):
+                for place, child in _nested(node[key], path, names[key].annotation):
                     visit(place[1], child, place[0])
                 continue
             del node[key]
@@ -191,19 +192,17 @@ def _take_unknown(model: type[BaseModel], values: dict[str, Any], sources: Mappi
     visit([model], values, ())
 
 
-def _nested(
-    value: Any, path: Path, models: Sequence[type[BaseModel]]
-) -> list[tuple[tuple[Path, Sequence[type[BaseModel]]], dict[str, Any]]]:
-    """Dicts inside a field's value that are to be read as one of the models, each with its path."""
+def _nested(value: Any, path: Path, annotation: Any) -> list[tuple[tuple[Path, Sequence[type[BaseModel]]], dict[str, Any]]]:
+    """Dicts inside the value of a field of that annotation that are to be read as one of its models, each with its path."""
+    models = models_inside(annotation)
     if not models:
         return []
     if isinstance(value, list):
         return [((((*path, str(index))), models), item) for index, item in enumerate(value) if isinstance(item, dict)]
     if not isinstance(value, dict):
         return []
-    names = {name for model in models for name in field_names(model)}
-    if value and not names & set(value) and all(isinstance(item, dict) for item in value.values()):
-        return [(((*path, key), models), item) for key, item in value.items()]  # a mapping from free names to models
+    if any(get_origin(member) is dict for member in members_of(annotation)):  # a mapping from free names to models
+        return [(((*path, key), models), item) for key, item in value.items() if isinstance(item, dict)]
     return [((path, models), value)]
 
 
@@ -226,29 +225,34 @@ def _refuse_truth_values(model: type[BaseModel], values: Mapping[str, Any], sour
 
 def _faults_of(model: type[BaseModel], error: ValidationError, sources: Mapping[Path, str]) -> list[Fault]:
     faults = []
-    fields = known_paths(model)
     for detail in error.errors(include_url=False):
         path = tuple(str(part) for part in detail["loc"])
         dotted = ".".join(path)
-        info = fields.get(dotted)
         if detail["type"] == "missing":
-            allowed = allowed_values(info) if info is not None else "a value"
+            allowed = allowed_at(model, path) or "a value"
             faults.append(Fault(path=dotted, found="nothing", allowed=allowed, todo="set it; it has no default"))
         elif detail["type"] in ("value_error", "assertion_error"):
             rule = str(detail.get("ctx", {}).get("error", detail["msg"]))
-            faults.append(Fault(path=dotted or "(whole configuration)", found=_shown(detail["input"]), allowed=rule))
+            faults.append(Fault(path=dotted or "(whole configuration)", found=shown(detail["input"]), allowed=rule))
+        elif path[-1:] == ("[key]",):
+            found = f"the key {shown(detail['input'])} (from {_source(sources, path[:-1])})"
+            faults.append(Fault(".".join(path[:-2]), found, f"{allowed_key(model, path[:-2]) or 'another key'} as key"))
         else:
-            allowed = allowed_values(info) if info is not None else detail["msg"][:1].lower() + detail["msg"][1:]
-            faults.append(_wrong(path, detail["input"], allowed, sources))
+            message = detail["msg"][:1].lower() + detail["msg"][1:]
+            faults.append(_wrong(path, detail["input"], allowed_at(model, path) or message, sources))
     return faults
 
 
 def _wrong(path: Path, value: Any, allowed: str, sources: Mapping[Path, str]) -> Fault:
-    return Fault(path=".".join(path), found=f"{_shown(value)} (from {_source(sources, path)})", allowed=allowed)
+    return Fault(path=".".join(path), found=f"{shown(value)} (from {_source(sources, path)})", allowed=allowed)
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
+def shown(value: Any) -> str:
+    """The value as a configuration file writes it; lists and mappings are called so."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    kind = "a mapping " if isinstance(value, Mapping) else "a list " if isinstance(value, (list, tuple)) else ""
+    text = kind + (json.dumps(value, ensure_ascii=False, default=str) if kind else repr(value))
     return text if len(text) <= 80 else text[:77] + "…"
 
 

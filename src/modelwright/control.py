@@ -23,7 +23,7 @@ from uuid import uuid4
 import orjson
 
 from modelwright.clock import SYSTEM_CLOCK, Clock, stamp
-from modelwright.errors import ModelwrightError, UsageError, storage_error
+from modelwright.errors import DamagedFileError, ModelwrightError, UsageError, storage_error
 from modelwright.files import make_folder, read_json, write_bytes, write_json
 from modelwright.identity import current_identity
 
@@ -251,6 +251,8 @@ class Control:
         for path in sorted(self._answered.glob("*-*.json")):
             try:
                 record = read_json(path)
+                if not isinstance(record, dict):
+                    raise DamagedFileError(path, "it is not an object", "an answer")
             except ModelwrightError:
                 write_bytes(path, orjson.dumps({"kind": path.stem.split("-", 1)[1], "outcome": None}))  # cut off while being created
                 record = read_json(path)

@@ -140,6 +140,15 @@ def storage_error(error: OSError, path: str | PathLike[str], doing: str) -> Stor
     return StorageError(f"Cannot {doing} {path}: {reason}.", path)
 
 
+def damaged_lines(path: str | PathLike[str], faults: Sequence[tuple[int, str]]) -> list[str]:
+    """One sentence for all bad lines of a file, none when there are none. faults: (line number, what is wrong)."""
+    if not faults:
+        return []
+    number, fault = faults[0]
+    where = f"{path} line {number}" if len(faults) == 1 else f"{path}: {len(faults)} bad lines, the first is line {number}"
+    return [f"{where}: {fault}."]
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether `error`, or what caused it, is a full disk; also knows libraries that report it as text only
     (safetensors, torch)."""

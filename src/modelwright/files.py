@@ -26,7 +26,7 @@ from typing import Any
 import orjson
 
 from modelwright.clock import stamp
-from modelwright.errors import DamagedFileError, StorageError, UsageError, storage_error
+from modelwright.errors import DamagedFileError, StorageError, UsageError, damaged_lines, storage_error
 from modelwright.identity import process_start
 
 TORN_MARK = b" #torn\n"
@@ -292,8 +292,8 @@ class JsonlRead:
     """What a JSONL file holds.
 
     records: the healthy lines in file order. lines: the 1-based line number of each. torn_tail: the last line has no
-    newline (a writer is in the middle of it, or died there). damage: one sentence per bad line. offset: the byte
-    behind the last complete line, where a follower reads on.
+    newline (a writer is in the middle of it, or died there). damage: one sentence per line that was torn and closed
+    off, and one for all other bad lines. offset: the byte behind the last complete line, where a follower reads on.
     """
 
     records: list[dict[str, Any]] = field(default_factory=list)
@@ -322,26 +322,28 @@ def read_jsonl(path: str | os.PathLike[str], *, offset: int = 0, missing_ok: boo
     records: list[dict[str, Any]] = []
     numbers: list[int] = []
     damage: list[str] = []
+    faults: list[tuple[int, str]] = []
     for number, line in enumerate(data[:complete].split(b"\n")[:-1], start=1):
         try:
             record = orjson.loads(line)
+            if isinstance(record, dict):
+                records.append(record)
+                numbers.append(number)
+                continue
+            reason = ""
         except orjson.JSONDecodeError as error:
-            if line.endswith(TORN_MARK[:-1]):
-                damage.append(f"{path} line {number}: torn by a writer that died, closed off by the next one; it was never acknowledged.")
-            else:
-                damage.append(f"{path} line {number}: found {_excerpt(line)}; expected one JSON object ({error.msg}).")
-            continue
-        if isinstance(record, dict):
-            records.append(record)
-            numbers.append(number)
+            reason = f" ({error.msg})"
+        if line.endswith(TORN_MARK[:-1]):
+            damage.append(f"{path} line {number}: torn by a writer that died, closed off by the next one; it was never acknowledged.")
         else:
-            damage.append(f"{path} line {number}: found {_excerpt(line)}; expected one JSON object.")
+            faults.append((number, f"found {_excerpt(line)}; expected one JSON object{reason}"))
+    damage += damaged_lines(path, faults)
     return JsonlRead(records, numbers, complete < len(data), damage, offset + complete)
 
 
 def _excerpt(line: bytes) -> str:
-    text = line[:40].decode("utf-8", "backslashreplace")
-    return f"{text!r}…" if len(line) > 40 else f"{text!r}"
+    text = repr(line[:40])[1:]  # what is no ASCII shows as \x.., safe for any terminal
+    return f"{text}…" if len(line) > 40 else text
 
 
 # --- digests, paths

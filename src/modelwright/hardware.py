@@ -6,6 +6,7 @@ Memory and processors are cut to what the control groups and the affinity mask a
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import re
@@ -117,6 +118,21 @@ def reset_peak_rss() -> bool:
     except OSError:
         return False
     return True
+
+
+def return_freed_blocks(threshold_bytes: int = 1 << 20) -> bool:
+    """Make the C library give freed blocks of at least this size back to the system at once; false where it cannot be told.
+
+    glibc raises its own threshold to 32 MiB as a program frees larger blocks, and keeps what is freed below it. Training on a
+    CPU frees every activation of a step, of many sizes, so that nearly a second set stays resident. Giving blocks back costs a
+    page fault per page when they are needed again: a few per cent of a step at long lengths, more than half of one at short
+    lengths with narrow models. Source: mallopt(3), M_MMAP_THRESHOLD; figures: benchmarks/memory.
+    """
+    m_mmap_threshold = -3  # malloc.h
+    try:
+        return bool(ctypes.CDLL(None).mallopt(m_mmap_threshold, threshold_bytes))
+    except (OSError, AttributeError):  # no glibc
+        return False
 
 
 def cgroup_peak_bytes() -> int | None:

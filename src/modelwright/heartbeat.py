@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -245,10 +246,12 @@ def read_heartbeat(
     age, dated = _age(snapshot, holder if alive == "alive" else {}, clock)
     problem = problem or dated
     ended = _ended(record, snapshot)
-    limit = stale_after_s if stale_after_s is not None else float((snapshot or {}).get("stale_after_s") or STALE_AFTER_S)
+    if stale_after_s is None:
+        recorded = (snapshot or {}).get("stale_after_s")
+        stale_after_s = float(recorded) if recorded and isinstance(recorded, (int, float)) else STALE_AFTER_S
     if alive == "alive":
         snapshot_ended = snapshot is not None and snapshot.get("status") in TERMINAL_STATUSES and not _older_attempt(snapshot, record)
-        state: HeartbeatState = "terminal" if snapshot_ended else "stalled" if age is not None and age > limit else "running"
+        state: HeartbeatState = "terminal" if snapshot_ended else "stalled" if age is not None and age > stale_after_s else "running"
     else:
         state = "terminal" if ended else alive
     return HeartbeatView(snapshot, alive, age, state, problem)
@@ -285,7 +288,7 @@ def _read_quietly(path: Path) -> dict[str, Any]:
 
 def _liveness(folder: Path, holder: dict[str, Any], snapshot: dict[str, Any] | None) -> Liveness:
     """From the lock where there is one, else from the process that the snapshot names."""
-    if holder or (folder / LOCK_NAME).exists() or not snapshot:
+    if holder or os.path.exists(folder / LOCK_NAME) or not snapshot:
         return writer_liveness(folder, holder)
     try:
         return liveness(ProcessIdentity.from_dict(snapshot["writer"]))

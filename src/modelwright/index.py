@@ -24,7 +24,7 @@ from modelwright.errors import ModelwrightError
 from modelwright.home import ensure_folder, index_path
 from modelwright.scan import DEFAULT_STEM, RunRow, Signature, find_runs, is_text, row, signature, summarise
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 APPLICATION_ID = 0x4D574958  # "MWIX"
 BUSY_MS = 5000
 UNUSABLE = (apsw.CantOpenError, apsw.ReadOnlyError, apsw.IOError, apsw.FullError, apsw.BusyError, apsw.PermissionsError)

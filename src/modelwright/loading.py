@@ -252,20 +252,6 @@ def count_parameters(config: Mapping[str, Any]) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def normalised_rope(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The RoPE settings of a config.json dict in the transformers 5 form, legacy `rope_scaling` and top-level
-    `rope_theta` folded in.
-
-    Without any setting: `{"rope_type": "default", "rope_theta": 10000.0}`.
-    """
-    parameters = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
-    if "type" in parameters:
-        parameters.setdefault("rope_type", parameters.pop("type"))
-    parameters.setdefault("rope_type", "default")
-    parameters.setdefault("rope_theta", config.get("rope_theta", 10000.0))
-    return parameters
-
-
 def _patched_config(folder: Path, rope: Mapping[str, Any] | None, length: int | None, trusted: bool, name: str) -> PretrainedConfig:
     from transformers import AutoConfig
 

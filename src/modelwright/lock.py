@@ -79,7 +79,7 @@ class WriterLock:
                 f"{self.path} is gone, so this process no longer knows to be the only writer; it stops writing. Start the run again."
             ) from error
         if (mine.st_dev, mine.st_ino) != (there.st_dev, there.st_ino):
-            raise RunLockedError(f"{self.path} was replaced; {_describe(read_holder(self.path.parent))} may write here now.")
+            raise RunLockedError(f"{self.path} was replaced; {describe_holder(read_holder(self.path.parent))} may write here now.")
 
     @property
     def held(self) -> bool:
@@ -139,7 +139,8 @@ def _take(path: Path, patience_s: float) -> int:
             if time.monotonic() >= deadline:
                 holder = read_holder(path.parent)
                 raise RunLockedError(
-                    f"{path.parent} is being written by {_describe(holder)}. Only one writer is allowed; wait for it, or ask it to pause.",
+                    f"{path.parent} is being written by {describe_holder(holder)}. "
+                    "Only one writer is allowed; wait for it, or ask it to pause.",
                     holder,
                 ) from error
         if time.monotonic() >= deadline + 5:
@@ -155,7 +156,7 @@ def _refuse_unreachable_holder(path: Path, take_over: bool) -> None:
     identity = _identity(holder)
     if identity is not None and identity.boot_id != boot_id() and liveness(identity) == "unreachable":
         raise RunLockedError(
-            f"{path.parent} was last written by {_describe(holder)}, which cannot be checked from this host and "
+            f"{path.parent} was last written by {describe_holder(holder)}, which cannot be checked from this host and "
             "never released it. "
             f"Make sure that it is dead, then delete {path}.",
             holder,
@@ -176,7 +177,8 @@ def _identity(holder: dict[str, Any]) -> ProcessIdentity | None:
         return None
 
 
-def _describe(holder: dict[str, Any]) -> str:
+def describe_holder(holder: dict[str, Any]) -> str:
+    """`process 7 on host h since 2026-01-01T00:00:00Z, `command``, from the content of a lock file."""
     if not holder:
         return "a process that has not written its name yet"
     command = f", `{holder['command']}`" if holder.get("command") else ""
@@ -216,8 +218,6 @@ def writer_liveness(folder: Path, holder: dict[str, Any] | None = None) -> Liven
         seen = liveness(identity)
         if seen != "unreachable" or identity.boot_id != boot_id():
             return seen
-    elif not path.exists():
-        return "dead"
     return _probe(path)
 
 
@@ -225,7 +225,7 @@ def _probe(path: Path) -> Liveness:
     """Ask the kernel whether somebody on it holds the lock."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return "dead"
     except OSError:
         return "unreachable"

@@ -5,13 +5,14 @@ Roots are remembered in `$MODELWRIGHT_HOME/run-roots.json`, a file of its own so
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from modelwright.errors import ModelwrightError, UsageError
+from modelwright.errors import ModelwrightError, StorageError, UsageError
 from modelwright.files import read_json, write_json
 from modelwright.home import ensure_folder, home_path
-from modelwright.scan import RECORD_NAME, RunRow, is_text
+from modelwright.scan import RunRow, is_run, is_text, record_error
 
 ROOTS_NAME = "run-roots.json"
 
@@ -53,12 +54,12 @@ def forget_roots(gone: Iterable[Path]) -> None:
 def find_run(text: str, rows: Sequence[RunRow], roots: Sequence[Path]) -> Path:
     """The run a user means: a path, a directory name below the roots, or the first letters of a run id.
 
-    Raises UsageError: nothing matches (with near names), or several do (with their paths).
+    Raises UsageError: nothing matches (with near names), or several do (with their paths); StorageError: the path
+    cannot be looked at.
     """
-    given = Path(text).expanduser()
-    here = given.absolute()
-    if (given / RECORD_NAME).exists() or (given.is_dir() and any(entry.path == str(here) for entry in rows)):
-        return here
+    given = Path(os.path.expanduser(text))
+    if text and is_run(given):
+        return given.absolute()
     matches = [entry for entry in rows if entry.name == text or _below(entry.path, roots) == text]
     if not matches:
         matches = [entry for entry in rows if entry.run_id.startswith(text.lower())] if text else []
@@ -68,13 +69,14 @@ def find_run(text: str, rows: Sequence[RunRow], roots: Sequence[Path]) -> Path:
     if matches:
         places = ", ".join(entry.path for entry in matches[:5])
         raise UsageError(f"run: found {text!r}, which fits {len(matches)} runs ({places}); allowed: a path, a longer id.")
+    refused = record_error(given) if text else None
+    if refused is not None and (os.path.lexists(given) or isinstance(refused, StorageError)):
+        raise refused
     from difflib import get_close_matches
 
     names = {entry.name: entry for entry in rows}
     near = get_close_matches(text, names, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(near)}?" if near else " `modelwright runs list` shows what there is."
-    if given.is_dir():
-        raise UsageError(f"run: found {text}, a folder without {RECORD_NAME}; allowed: the directory of a run.{hint}")
     allowed = "a path, a directory name or the start of a run id"
     raise UsageError(f"run: found no run {text!r} below {where}; allowed: {allowed}.{hint}")
 

@@ -10,9 +10,13 @@ feed-forward width f, vocabulary V, a bytes per activation number (2 in bf16, 4 
     activations   L·B·n·d·a                        one block input per layer, when blocks are recomputed (checkpointing)
                   L·B·n·(8d + 3·Hkv·h + 4f)·a      when every block keeps what its backward pass needs
     recompute     4·B·n·f·a                        the one block being recomputed
-    logits        B·chunk·V·8                      fp32 logits and gradient; chunk = B·n unless the loss is chunked
+    logits        B·chunk·V·8                      fp32 logits and gradient, when the loss is chunked
+                  B·n·V·12                         fp32 logits, their log-softmax and gradient, when they are whole
     kv            2·L·Hkv·h·tokens·batch·bits/8    keys and values
     teacher       its weights and one pass' logits
+    heap          L·B·n·(8d + 3·Hkv·h + 4f)·a      on a CPU, what the C library keeps of freed memory: about what all blocks
+                                                   hold, recomputed or not (measured on small models); nothing after
+                                                   :func:`modelwright.hardware.return_freed_blocks`
     runtime       what the process holds before the model (measured by the caller; 0 when only the device counts)
     margin        10 % of all that
 
@@ -45,8 +49,8 @@ class MemoryRequest:
     """What is going to run. Lengths in tokens.
 
     ``training=False`` describes generation: no gradients, logits of one position per sequence, ``kv_tokens`` cached
-    tokens. ``parameters`` overrides the count that follows from the shape (a meta-device count is more exact for
-    unknown families).
+    tokens. ``keeps_freed`` says that the allocator keeps freed blocks (glibc on a CPU does). ``parameters`` overrides
+    the count that follows from the shape (a meta-device count is more exact for unknown families).
     """
 
     shape: ModelShape
@@ -66,6 +70,7 @@ class MemoryRequest:
     kv_bits: float = 16
     teacher: ModelShape | None = None
     teacher_format: WeightFormat = "bfloat16"
+    keeps_freed: bool = False
     runtime_bytes: int = 0
     parameters: int | None = None
 
@@ -247,6 +252,7 @@ def _training_parts(request: MemoryRequest, count: int, width: int, tokens: int)
         yield MemoryPart("trained", copied * TRAINED_BYTES, f"{copied:,} embedding and norm parameters x 16")
     else:
         yield MemoryPart("optimizer", count * (width + 8), f"{count:,} parameters: gradient and two fp32 Adam moments")
+    block = tokens * (8 * shape.hidden + 3 * shape.kv_width + 4 * shape.feed_forward) * width
     if request.checkpointing:
         kept = shape.layers * tokens * shape.hidden * width
         yield MemoryPart("activations", kept, f"layers x {tokens} tokens x d x {width}, blocks are recomputed")
@@ -256,11 +262,16 @@ def _training_parts(request: MemoryRequest, count: int, width: int, tokens: int)
             f"4 x {tokens} tokens x f x {width}, one block at a time",
         )
     else:
-        per_token = 8 * shape.hidden + 3 * shape.kv_width + 4 * shape.feed_forward
-        kept = shape.layers * tokens * per_token * width
-        yield MemoryPart("activations", kept, f"layers x {tokens} tokens x (8 d + 3 Hkv h + 4 f) x {width}, nothing is recomputed")
-    chunk = min(tokens, request.loss_chunk or tokens)
-    yield MemoryPart("logits", chunk * shape.vocabulary * 8, f"{chunk} tokens x V x 8" + ("" if chunk < tokens else ", whole"))
+        yield MemoryPart(
+            "activations", shape.layers * block, f"layers x {tokens} tokens x (8 d + 3 Hkv h + 4 f) x {width}, nothing is recomputed"
+        )
+    if request.loss_chunk is None:
+        yield MemoryPart("logits", tokens * shape.vocabulary * 12, f"{tokens} tokens x V x 12, whole")
+    else:
+        chunk = min(tokens, request.loss_chunk)
+        yield MemoryPart("logits", chunk * shape.vocabulary * 8, f"{chunk} tokens x V x 8")
+    if request.keeps_freed:
+        yield MemoryPart("heap", shape.layers * block, "freed activations of all blocks that the C library keeps")
 
 
 Change = Callable[[MemoryRequest], MemoryRequest]

@@ -33,7 +33,7 @@ from typing import Any
 import orjson
 
 from modelwright.clock import SYSTEM_CLOCK, Clock, stamp
-from modelwright.errors import storage_error
+from modelwright.errors import damaged_lines, storage_error
 from modelwright.files import JsonlAppender, encode_line, read_jsonl
 
 CORE_KEYS = frozenset({"timestamp", "metric", "value", "step", "nonfinite", "attempt"})
@@ -200,12 +200,14 @@ def read_metrics(path: Path | str, *, newest_attempt: bool = True) -> MetricsRea
     events: list[dict[str, Any]] = []
     damage = [sentence for read in reads for sentence in read.damage]
     for file, read in zip(files, reads, strict=True):
+        faults: list[tuple[int, str]] = []
         for number, record in zip(read.lines, read.records, strict=True):
             fault = _event_fault(record)
             if fault:
-                damage.append(f"{file} line {number}: {fault}.")
+                faults.append((number, fault))
             else:
                 events.append(record)
+        damage += damaged_lines(file, faults)
     restarts = [(event.get("attempt", 1), int(event["value"])) for event in events if event["metric"] == RESUMED]
     kept = newest_events(events) if newest_attempt else events
     torn = any(read.torn_tail for read in reads)

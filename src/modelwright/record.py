@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from modelwright.environment import capture_environment, code_version, redact, redact_config
 from modelwright.errors import DamagedFileError, ModelwrightError
 from modelwright.files import read_json, sha256_json, write_json
+from modelwright.scan import RECORD_NAME, damaged_record, record_error
 
-RECORD_NAME = "run.json"
 SCHEMA_VERSION = 1
 
 RunStatus = Literal["running", "completed", "failed", "stopped", "paused", "aborted"]
@@ -156,16 +156,19 @@ def new_record(
 
 
 def read_record(folder: Path) -> RunRecord:
-    """The record of the run in `folder`. Raises ModelwrightError for no run or a newer format, DamagedFileError for a
-    broken record."""
+    """The record of the run in `folder`. Raises what `record_error` says for no record, DamagedFileError for a broken
+    one, StorageError for one that cannot be read, ModelwrightError for a newer format."""
+    absent = record_error(folder)
+    if absent is not None:
+        raise absent
     path = folder / RECORD_NAME
-    if not path.exists():
-        what = "no such directory" if not folder.is_dir() else f"no {RECORD_NAME} in it"
-        raise ModelwrightError(
-            f"{folder} holds no run ({what}). Give the directory of a run, for example one that `modelwright runs list` shows."
-        )
-    data = read_json(path)
-    version = data.get("schema_version") if isinstance(data, dict) else None
+    try:
+        data = read_json(path)
+    except DamagedFileError as error:
+        raise damaged_record(path, error.where) from error
+    if not isinstance(data, dict):
+        raise damaged_record(path, "it is not an object")
+    version = data.get("schema_version")
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise ModelwrightError(
             f"{path} has format {version}, newer than the {SCHEMA_VERSION} this version of Modelwright knows. Use the newer Modelwright."
@@ -175,7 +178,7 @@ def read_record(folder: Path) -> RunRecord:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise DamagedFileError(path, f"{where}: {first['msg']}", "a run record", "Restore it from a copy") from error
+        raise damaged_record(path, f"{where}: {first['msg']}") from error
 
 
 def write_record(folder: Path, record: RunRecord) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from modelwright.checkpoints import CheckpointStore
 from modelwright.clock import SYSTEM_CLOCK, Clock, stamp
 from modelwright.control import CONTROL_NAME, Control
+from modelwright.environment import redact
 from modelwright.errors import EXIT_PAUSED, DiskFullError, ModelwrightError, Paused, UsageError, is_disk_full
 from modelwright.files import make_folder, remove_stale_temporaries, write_all
 from modelwright.heartbeat import Heartbeat, read_snapshot
@@ -78,7 +79,7 @@ class RunDir:
         Raises UsageError when `path` already holds a run, RunLockedError, StorageError.
         """
         folder = make_folder(Path(path).absolute())
-        lock = WriterLock(folder, command=command, clock=clock)
+        lock = WriterLock(folder, command=redact(command), clock=clock)
         try:
             remove_stale_temporaries(folder)
             if (folder / RECORD_NAME).exists():
@@ -125,7 +126,7 @@ class RunDir:
         """
         folder = Path(path).absolute()
         record = read_record(folder)
-        lock = WriterLock(folder, command=command or record.command, take_over=take_over, clock=clock)
+        lock = WriterLock(folder, command=redact(command or record.command), take_over=take_over, clock=clock)
         try:
             run = cls(folder, read_record(folder), lock, clock)
             run._begin_attempt()

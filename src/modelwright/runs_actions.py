@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import getpass
 import io
+import os
 import shlex
 import signal
 import socket
@@ -19,17 +20,19 @@ import orjson
 
 from modelwright.control import KINDS, REFUSED, answer, ask
 from modelwright.environment import REDACTED
-from modelwright.errors import ModelwrightError, UsageError
+from modelwright.errors import ModelwrightError, UsageError, storage_error
 from modelwright.files import write_text
-from modelwright.lock import read_holder, writer_liveness
+from modelwright.lock import describe_holder, read_holder, writer_liveness
 from modelwright.metrics import CORE_KEYS, read_metrics
 from modelwright.record import RunRecord, read_record
 from modelwright.runs_arguments import EXIT_DECLINED, EXIT_NO_ANSWER, EXIT_NO_WRITER, EXIT_NOT_RESUMABLE
+from modelwright.scan import printable
 
 POLL_S = 0.1
 DECLINED = frozenset({REFUSED, "lost", "ended"})
 RESUME_LOG = "resume.log"
 DETACH_PATIENCE_S = 60.0
+WATCH_IT = "Watch it with `modelwright runs watch`, or ask it to pause with `modelwright runs pause`."
 
 
 def parse_body(text: str) -> dict[str, Any]:
@@ -69,8 +72,8 @@ def ask_and_wait(run: Path, kind: str, *, wait_s: float, body: dict[str, Any] | 
 
 
 def resume(run: Path, *, detach: bool, as_json: bool) -> int:
-    """Start the recorded resume command in the recorded directory; returns its exit code, or 0 once a detached one
-    writes the run.
+    """Start the recorded resume command in the recorded directory; returns its exit code, 0 once a detached one writes
+    the run, or EXIT_NOT_RESUMABLE when it is refused or another process became the writer first.
     """
     record = read_record(run)
     refusal = _why_not_resumable(run, record)
@@ -101,6 +104,9 @@ def resume(run: Path, *, detach: bool, as_json: bool) -> int:
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
+    overtaken = _overtaken(run, record.attempt) if code else ""
+    if overtaken:
+        return _tell(EXIT_NOT_RESUMABLE, overtaken, as_json, run=str(run), resumed=False)
     return code if code >= 0 else 128 - code
 
 
@@ -145,7 +151,8 @@ def _tell_answer(run: Path, kind: str, answered: dict[str, Any], as_json: bool) 
 
 def _tell(code: int, text: str, as_json: bool, **fields: Any) -> int:
     if as_json:
-        print(orjson.dumps({**fields, "message": text, "exit_code": code}).decode())
+        shown = {name: printable(value) if isinstance(value, str) else value for name, value in {**fields, "message": text}.items()}
+        print(orjson.dumps({**shown, "exit_code": code}).decode())
     else:
         print(text, file=sys.stderr if code else sys.stdout)
     return code
@@ -155,21 +162,30 @@ def _why_not_resumable(run: Path, record: RunRecord) -> str:
     """One sentence against resuming, or ""."""
     alive = writer_liveness(run)
     if alive != "dead":
-        holder = read_holder(run)
-        command = f", `{holder['command']}`" if holder.get("command") else ""
-        who = f"process {holder.get('pid')} on host {holder.get('host')} since {holder.get('since')}{command}"
         word = "is being written by" if alive == "alive" else "was last written, and may still be, by"
-        return f"{run} {word} {who}; a run has one writer. Watch it, or answer it with `modelwright runs ask`."
+        return f"{run} {word} {describe_holder(read_holder(run))}; a run has one writer. {WATCH_IT}"
     if record.status == "completed":
         return f"{run} is completed; there is nothing to resume."
     if not record.resume_command:
         return f"{run} records no resume command, so it cannot be resumed from here."
     if any(REDACTED in word for word in record.resume_command):
         command_line = shlex.join(record.resume_command)
-        return f"The resume command of {run} held a secret, which is never recorded; run it by hand: {command_line}"
+        return (
+            f"The resume command of {run} cannot be started from here: a secret was taken out of it when it was recorded, and "
+            f"{REDACTED} stands in its place. Start it by hand, with the secret in the environment or in its place: {command_line}"
+        )
     if not Path(record.cwd).is_dir():
         return f"The directory {record.cwd}, in which {run} was started, is gone; make it again."
     return ""
+
+
+def _overtaken(run: Path, before: int) -> str:
+    """The sentence for a resume command that failed while another process writes the run as the attempt after
+    `before`; "" when nobody does, or when that command was the writer itself and its successor is there already."""
+    holder = read_holder(run)
+    if writer_liveness(run, holder) != "alive" or read_record(run).attempt > before + 1:
+        return ""
+    return f"{run} was not resumed by this command: {describe_holder(holder)} became its writer first. {WATCH_IT}"
 
 
 def _start(command: Sequence[str], cwd: str, **options: Any) -> subprocess.Popen[bytes]:
@@ -183,16 +199,23 @@ def _detached(run: Path, command: Sequence[str], cwd: str, as_json: bool) -> int
     """Start in a session of its own, output on a file, and wait until it is seen to write the run (or to end)."""
     log = run / RESUME_LOG
     before = read_record(run).attempt
-    with open(log, "ab") as output:
+    try:
+        output = open(log, "ab")  # noqa: SIM115  (closed below, where an OSError is another fault)
+    except OSError as error:
+        raise storage_error(error, log, "write") from error
+    with output:
         child = _start(command, cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
     deadline = time.monotonic() + DETACH_PATIENCE_S
     while time.monotonic() < deadline:
         code = child.poll()
-        attempt = read_record(run).attempt
-        if attempt > before and code in (None, 0):
+        begun = read_record(run).attempt > before
+        if begun and (code == 0 or (code is None and _writes(child, run))):
             break
+        overtaken = _overtaken(run, before) if code else ""
+        if overtaken:
+            return _tell(EXIT_NOT_RESUMABLE, overtaken, as_json, run=str(run), resumed=False, log=str(log))
         if code is not None:
-            text = f"The resume command of {run} ended with code {code} before it wrote the run; see {log}."
+            text = f"The resume command of {run} ended with code {code}{'' if begun else ' before it wrote the run'}; see {log}."
             return _tell(code if code > 0 else 1, text, as_json, run=str(run), resumed=False, log=str(log))
         time.sleep(POLL_S)
     else:
@@ -200,6 +223,14 @@ def _detached(run: Path, command: Sequence[str], cwd: str, as_json: bool) -> int
         return _tell(0, text, as_json, run=str(run), resumed=True, pid=child.pid, log=str(log))
     text = f"{run} goes on in process {child.pid}; output in {log}."
     return _tell(0, text, as_json, run=str(run), resumed=True, pid=child.pid, log=str(log))
+
+
+def _writes(child: subprocess.Popen[bytes], run: Path) -> bool:
+    """Whether the recorded writer is the child, or a process that it started in its session."""
+    try:
+        return os.getsid(int(read_holder(run)["pid"])) == child.pid
+    except (KeyError, TypeError, ValueError, OSError):
+        return False
 
 
 def _csv(events: Sequence[dict[str, Any]]) -> str:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from modelwright.errors import UsageError
+
 DEFAULT_ROOT = "runs"
+EXIT_UNREADABLE = 1
 EXIT_NO_WRITER = 10
 EXIT_NO_ANSWER = 11
 EXIT_DECLINED = 12
@@ -13,13 +16,14 @@ EXIT_NOT_RESUMABLE = 13
 
 EXIT_CODES = """exit codes:
   0   done (watch --stop-on-terminal: the run completed)
-  1   a file could not be read or written (watch --stop-on-terminal: the run failed, was stopped or died)
+  1   a file could not be read or written (show, watch: the record of the run is missing or damaged;
+      watch --stop-on-terminal: the run failed, was stopped or died)
   2   wrong arguments, or no such run
   9   watch --stop-on-terminal: the run is paused
   10  pause, stop, ask: no live process writes the run, so nobody would answer
   11  pause, stop, ask: no answer within --wait; the request stays in place
   12  pause, stop, ask: the run refused the request, or ended first
-  13  resume: refused (completed, a live process writes the run, or nothing to resume with)
+  13  resume: refused (completed, a live process writes the run or became its writer first, nothing to resume with)
   resume otherwise ends with the code of the resumed command."""
 
 HELP_PAGES: tuple[tuple[str, ...], ...] = (
@@ -37,6 +41,8 @@ HELP_PAGES: tuple[tuple[str, ...], ...] = (
 """Argument lists that have a help text of their own, for the generated command reference."""
 
 SORT_KEYS = ("created", "updated", "name", "kind", "status", "step")
+STATUSES = ("running", "paused", "completed", "failed", "stopped", "aborted", "stalled", "dead", "unreachable", "damaged")
+FORMATS = ("csv", "json")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -71,10 +77,12 @@ def build_parser() -> argparse.ArgumentParser:
 
     child = add("list", "list runs, newest first", "list --status running --tag demo", run=False)
     child.add_argument("--all", action="store_true", help="every folder that was ever listed")
-    child.add_argument("--status", action="append", default=[], metavar="NAME", help="only this status or state, repeatable")
+    child.add_argument(
+        "--status", action="append", default=[], metavar="NAME", help=f"only this status or state, repeatable: {', '.join(STATUSES)}"
+    )
     child.add_argument("--kind", action="append", default=[], help="only runs of this kind, repeatable")
     child.add_argument("--tag", action="append", default=[], help="only runs with this tag; given twice, with both")
-    child.add_argument("--sort", choices=SORT_KEYS, default="created", help="order (default: created, newest first)")
+    child.add_argument("--sort", metavar="KEY", default="created", help=f"order (default: created, newest first): {', '.join(SORT_KEYS)}")
     child.add_argument("--limit", type=int, metavar="N", help="at most N runs, 0 for all (default: 50, with --json all)")
 
     add("show", "show all that is known of a run, and what is wrong with its files", "show runs/demo")
@@ -106,7 +114,7 @@ def build_parser() -> argparse.ArgumentParser:
         "write the metrics of a run as one table",
         "export demo --metrics csv --out loss.csv --metric train/loss",
     )
-    child.add_argument("--metrics", choices=("csv", "json"), default="csv", help="format (default: csv)")
+    child.add_argument("--metrics", metavar="FORMAT", default="csv", help="csv (default) or json")
     child.add_argument("--out", type=Path, metavar="FILE", help="file to write (default: standard output)")
     child.add_argument("--metric", action="append", default=[], metavar="NAME", help="only this metric, repeatable")
     child.add_argument("--every-attempt", action="store_true", help="also events that a later attempt replaced")
@@ -114,6 +122,15 @@ def build_parser() -> argparse.ArgumentParser:
     child = add("reindex", "forget the index and build it anew from the run directories", "reindex", run=False)
     child.add_argument("--forget-missing", action="store_true", help="no longer look for remembered folders that are gone")
     return parser
+
+
+def check_choices(arguments: argparse.Namespace) -> None:
+    """Raise UsageError for a value outside a closed set."""
+    for option, allowed in (("status", STATUSES), ("sort", SORT_KEYS), ("metrics", FORMATS)):
+        given = getattr(arguments, option, [])
+        for value in given if isinstance(given, list) else [given]:
+            if value not in allowed:
+                raise UsageError(f"--{option}: found {value!r}; allowed: {', '.join(allowed)}.")
 
 
 def _add_wait(parser: argparse.ArgumentParser) -> None:

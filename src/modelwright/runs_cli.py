@@ -7,6 +7,7 @@ This module is the arguments and nothing heavier than `argparse`; the work is in
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +15,8 @@ from pathlib import Path
 from modelwright.errors import ModelwrightError, UsageError
 from modelwright.index import Found, RunIndex
 from modelwright.lookup import find_run, remember_roots, remembered_roots
-from modelwright.runs_arguments import DEFAULT_ROOT, HELP_PAGES, build_parser
-from modelwright.scan import RECORD_NAME, RunRow
+from modelwright.runs_arguments import DEFAULT_ROOT, EXIT_UNREADABLE, HELP_PAGES, build_parser, check_choices
+from modelwright.scan import RunRow, is_run
 
 __all__ = ["HELP_PAGES", "main"]
 
@@ -31,12 +32,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 2
     try:
+        check_choices(arguments)
         return int(_COMMANDS[arguments.command](arguments))
     except ModelwrightError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+        return _tell_error(error, as_json=arguments.json)
     except KeyboardInterrupt:
         return 130
+
+
+def _tell_error(error: ModelwrightError, *, as_json: bool) -> int:
+    """Print what went wrong, for a person on standard error or for a program on standard output; returns the code."""
+    if as_json:
+        import orjson
+
+        from modelwright.scan import printable
+
+        print(orjson.dumps({"message": printable(str(error)), "exit_code": error.exit_code}).decode())
+    else:
+        print(error, file=sys.stderr)
+    return error.exit_code
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -83,11 +97,12 @@ def _sort_key(entry: RunRow, name: str) -> tuple[object, str]:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from modelwright.runs_show import show_json, show_text, study
+    from modelwright.runs_show import show_json, show_text
+    from modelwright.runs_study import study
 
     known = study(_locate(arguments))
     print(show_json(known) if arguments.json else show_text(known))
-    return 0
+    return EXIT_UNREADABLE if known.record_problem else 0
 
 
 def _watch(arguments: argparse.Namespace) -> int:
@@ -154,9 +169,9 @@ def _default_roots() -> list[Path]:
 
 def _roots(arguments: argparse.Namespace) -> list[Path]:
     """The folders that `--runs` names; each must exist, since a typing mistake would look like an empty list."""
-    roots = [root.expanduser().absolute() for root in arguments.runs]
+    roots = [Path(os.path.expanduser(root)).absolute() for root in arguments.runs]
     for root in roots:
-        if not root.is_dir():
+        if not os.path.isdir(root):
             raise UsageError(f"--runs: found {root}, which is no directory; allowed: a folder that holds runs.")
     return roots
 
@@ -182,8 +197,8 @@ def _outermost(roots: Sequence[Path]) -> list[Path]:
 
 
 def _locate(arguments: argparse.Namespace) -> Path:
-    given = Path(arguments.run).expanduser()
-    if (given / RECORD_NAME).exists():
+    given = Path(os.path.expanduser(arguments.run))
+    if arguments.run and is_run(given):
         return given.absolute()
     roots = _roots(arguments) if arguments.runs else list(dict.fromkeys([*_default_roots(), *remembered_roots()]))
     return find_run(arguments.run, _refresh(roots).rows, roots)

@@ -1,89 +1,17 @@
-"""What `modelwright runs show` prints: everything a run directory holds, and what is wrong with it."""
+"""What `modelwright runs show` prints: everything a run directory holds, and what is wrong with it (see `runs_study`)."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import orjson
 
-from modelwright.checkpoints import CheckpointStore
-from modelwright.control import answers
-from modelwright.errors import MissingFileError, ModelwrightError
-from modelwright.files import read_json
-from modelwright.heartbeat import read_heartbeat
-from modelwright.memory import MEASURED_FILE
-from modelwright.metrics import read_metrics
-from modelwright.record import RECORD_NAME, read_record
-from modelwright.runs_view import latest_metrics, metric_lines, read_object, screen_lines
-from modelwright.scan import RunRow, printable, row, summarise
-
-
-@dataclass
-class Study:
-    """All that can be found out about one run; every problem is one sentence in `problems`."""
-
-    row: RunRow
-    record: dict[str, Any]
-    heartbeat: dict[str, Any]
-    metrics: dict[str, Any] = field(default_factory=dict)
-    checkpoints: list[dict[str, Any]] = field(default_factory=list)
-    requests: list[dict[str, Any]] = field(default_factory=list)
-    memory: dict[str, Any] | None = None
-    problems: list[str] = field(default_factory=list)
-
-
-def study(run: Path) -> Study:
-    """Read everything a run directory holds, tolerating whatever is damaged."""
-    summary = summarise(str(run))
-    record, record_problem = _read_record(run)
-    view = read_heartbeat(run, stem=summary["stem"])
-    beat = {"liveness": view.liveness, "state": view.state, "age_s": view.age_s, "snapshot": view.snapshot}
-    known = Study(row(str(run), summary), record, beat)
-    known.problems += [sentence for sentence in (record_problem, view.problem) if sentence]
-    files = record.get("files")
-    names = files if isinstance(files, dict) else {}
-    _study_metrics(known, run / str(names.get("metrics") or "metrics.jsonl"))
-    _study_checkpoints(known, run / str(names.get("checkpoints") or "checkpoints"))
-    known.requests = answers(run)
-    try:
-        known.memory = read_json(run / MEASURED_FILE) if (run / MEASURED_FILE).exists() else None
-    except ModelwrightError as error:
-        known.problems.append(str(error))
-    if summary["problem"] and not known.problems:
-        known.problems.append(summary["problem"])
-    known.problems = list(dict.fromkeys(known.problems))
-    return known
-
-
-def _study_metrics(known: Study, path: Path) -> None:
-    known.metrics = {"events": 0, "superseded": 0, "latest": {}}
-    try:
-        read = read_metrics(path)
-    except MissingFileError:
-        return
-    except ModelwrightError as error:
-        known.problems.append(str(error))
-        return
-    known.metrics = {"events": len(read.events), "superseded": read.superseded, "latest": latest_metrics(read.events)}
-    known.problems += read.damage
-    if read.torn_tail and known.heartbeat["liveness"] == "dead":
-        torn = f"{read.files[-1]}: the last line is torn, because its writer died; nothing acknowledged is lost."
-        known.problems.append(torn)
-
-
-def _study_checkpoints(known: Study, folder: Path) -> None:
-    try:
-        store = CheckpointStore(folder, writer=False)
-        found = store.list()
-        known.problems += store.problems()
-    except ModelwrightError as error:
-        known.problems.append(str(error))
-        return
-    known.checkpoints = [{"name": item.name, "step": item.step, "created_at": item.created_at, "bytes": item.size_bytes} for item in found]
+from modelwright.lock import describe_holder
+from modelwright.runs_study import Study
+from modelwright.runs_view import metric_lines, screen_lines
+from modelwright.scan import RunRow, printable
 
 
 def show_json(known: Study) -> str:
@@ -93,10 +21,11 @@ def show_json(known: Study) -> str:
         "run": known.row.as_dict(),
         "record": known.record or None,
         "heartbeat": known.heartbeat,
+        "writer": known.holder or None,
         "metrics": known.metrics,
         "checkpoints": known.checkpoints,
         "requests": known.requests,
-        "memory": known.memory,
+        "memory": known.memory or None,
         "problems": [printable(sentence) for sentence in known.problems],
     }
     return orjson.dumps(document, option=orjson.OPT_INDENT_2).decode()
@@ -106,24 +35,27 @@ def show_text(known: Study) -> str:
     """A run in full for a person."""
     record, entry = known.record, known.row
     lines = [f"{entry.name}  {entry.state}", ""]
+    if known.record_problem:
+        lines += [f"The record of this run cannot be read. {known.record_problem}", "What follows is what can still be read.", ""]
     environment = record.get("environment") if isinstance(record.get("environment"), dict) else {}
     assert isinstance(environment, dict)
     facts = {
         "path": entry.path,
-        "run id": entry.run_id,
+        "run id": entry.run_id + _origin(record, "run_id", entry.run_id),
         "kind": entry.kind,
         "created": entry.created_at,
-        "attempt": str(entry.attempt),
+        "attempt": str(entry.attempt or "") + _origin(record, "attempt", entry.attempt),
         "ended": _ended(entry),
-        "command": shlex.join(map(str, record.get("command") or [])),
+        "command": shlex.join(map(str, _items(record.get("command")))),
         "in": str(record.get("cwd") or ""),
         "config": str(record.get("config_sha256") or ""),
         "host": str(environment.get("hostname") or ""),
         "tags": ", ".join(entry.tags),
         "group": entry.group,
+        "writer": describe_holder(known.holder) if known.record_problem and known.holder else "",
     }
     lines += [f"  {name:<9} {value}" for name, value in facts.items() if value]
-    lines += _section("phases", [_phase(item) for item in record.get("entries") or [] if isinstance(item, dict)])
+    lines += _section("phases", [_phase(item) for item in _items(record.get("entries")) if isinstance(item, dict)])
     lines += _section("progress", screen_lines(entry, known.heartbeat)[1:])
     lines += _section("latest metrics", metric_lines(known.metrics.get("latest", {})))
     lines += _section(
@@ -137,18 +69,16 @@ def show_text(known: Study) -> str:
     if known.memory:
         predicted, measured = known.memory.get("predicted_bytes"), known.memory.get("measured_bytes")
         lines += _section("memory", [f"predicted {_size(predicted)}, measured {_size(measured)}"])
-    lines += _section("problems", known.problems)
+    lines += _section("problems", [sentence for sentence in known.problems if sentence != known.record_problem])
     return "\n".join(lines)
 
 
-def _read_record(run: Path) -> tuple[dict[str, Any], str]:
-    """`run.json` as far as it is an object, and one sentence when it is not a proper record."""
-    problem = ""
-    try:
-        read_record(run)
-    except ModelwrightError as error:
-        problem = str(error)
-    return read_object(run / RECORD_NAME), problem
+def _origin(record: dict[str, Any], name: str, value: Any) -> str:
+    return " (as the heartbeat says)" if value and not record.get(name) else ""
+
+
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _section(title: str, lines: Sequence[str]) -> list[str]:

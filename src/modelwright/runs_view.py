@@ -13,6 +13,7 @@ import orjson
 from modelwright.errors import EXIT_PAUSED, ModelwrightError
 from modelwright.files import read_json, read_jsonl
 from modelwright.index import Found
+from modelwright.runs_arguments import EXIT_UNREADABLE
 from modelwright.scan import DAMAGED, RunRow, printable, row, summarise
 
 BAR_CELLS = 30
@@ -62,6 +63,8 @@ def watch(run: Path, *, follow: bool, stop_on_terminal: bool, every_s: float, as
         if not follow or (stop_on_terminal and state in ENDED):
             break
         time.sleep(every_s)
+    if state == DAMAGED:
+        return EXIT_UNREADABLE
     if not stop_on_terminal or state == "completed":
         return 0
     return EXIT_PAUSED if state == "paused" else 1
@@ -72,7 +75,7 @@ def screen_lines(entry: RunRow, heartbeat: dict[str, Any]) -> list[str]:
     life.
     """
     beat = heartbeat.get("snapshot") or {}
-    lines = [f"{entry.name}  {entry.kind}  attempt {entry.attempt}"]
+    lines = ["  ".join(filter(None, (entry.name, entry.kind, f"attempt {entry.attempt}" if entry.attempt else "")))]
     state = entry.state + (f" ({entry.reason})" if entry.reason and entry.state == entry.status else "")
     lines.append(f"state       {state}" + (f", phase {entry.phase}" if entry.phase else ""))
     if entry.step is not None:
@@ -85,7 +88,7 @@ def screen_lines(entry: RunRow, heartbeat: dict[str, Any]) -> list[str]:
     lines += [f"speed       {', '.join(speed)}"] if speed else []
     lines += [f"checkpoint  {entry.latest_checkpoint}"] if entry.latest_checkpoint else []
     lines += [f"message     {beat['message']}"] if beat.get("message") else []
-    if heartbeat.get("age_s") is not None and entry.state in ("running", "stalled", "dead", "unreachable"):
+    if heartbeat.get("age_s") is not None and entry.state in ("running", "stalled", "dead", "unreachable", DAMAGED):
         lines.append(f"last sign   {duration(heartbeat['age_s'])} ago, writer {heartbeat.get('liveness')}")
     return lines
 
@@ -114,8 +117,8 @@ def duration(seconds: float) -> str:
 def reindex_text(found: Found, roots: Sequence[Path], *, as_json: bool) -> str:
     """What a rebuild found."""
     if as_json:
-        document = {"runs": len(found.rows), "roots": [str(root) for root in roots], "problems": found.problems}
-        return orjson.dumps(document).decode()
+        problems = [printable(sentence) for sentence in found.problems]
+        return orjson.dumps({"runs": len(found.rows), "roots": [printable(str(root)) for root in roots], "problems": problems}).decode()
     damaged = [f"{entry.path}: {entry.problem}" for entry in found.rows if entry.problem]
     return "\n".join([f"indexed {len(found.rows)} runs below {len(roots)} folders", *damaged, *found.problems])
 
@@ -171,7 +174,7 @@ def metric_lines(latest: dict[str, Any]) -> list[str]:
     lines = []
     for name, event in sorted(latest.items(), key=lambda item: str(item[1].get("timestamp")), reverse=True)[:LATEST_METRICS]:
         value = event.get("value")
-        shown = event.get("nonfinite") or "null" if value is None else f"{value:.6g}"
+        shown = event.get("nonfinite") or "null" if value is None else f"{value:.6g}" if isinstance(value, (int, float)) else repr(value)
         lines.append(f"{name:<32} {shown}" + (f"  at step {event['step']}" if event.get("step") is not None else ""))
     return sorted(lines)
 

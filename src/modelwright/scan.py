@@ -1,8 +1,8 @@
 """Find run directories below a root and say one line about each, from the files alone.
 
 A directory is a run when it holds `run.json` (or `writer.lock`, whose record was lost). Below a run nothing is
-searched; elsewhere the search goes `DEPTH` levels down. Standard library and orjson only: this is on the path of
-`modelwright runs list`.
+searched; elsewhere the search goes `DEPTH` levels down. Standard library, orjson and light modules of the kernel only:
+this is on the path of `modelwright runs list`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import orjson
+from modelwright.errors import DamagedFileError, MissingFileError, ModelwrightError, UsageError, storage_error
+from modelwright.files import read_json
 
 RECORD_NAME = "run.json"
 LOCK_NAME = "writer.lock"
@@ -26,6 +27,7 @@ again next time.
 
 TERMINAL = frozenset({"completed", "failed", "stopped", "paused", "aborted"})
 DAMAGED = "damaged"
+RESTORE_RECORD = "Restore it from a copy; without it the run's other files stay readable, but the run cannot be resumed"
 
 Signature = str
 
@@ -33,9 +35,10 @@ Signature = str
 class RunRow(NamedTuple):
     """One run in a list.
 
-    status: what `run.json` says, or `damaged`. state: what a reader may conclude: the status when the run has ended,
-    else `running`, `stalled`, `dead` or `unreachable`. step, total_steps: of `phase`. eta_s: seconds. beat_at: newest
-    sign of life. problem: one sentence when a file could not be read, else "".
+    run_id, attempt: of the record, or of the snapshot when it says nothing; "" and None when neither does. status: what
+    `run.json` says, or `damaged`. state: what a reader may conclude: the status when the run has ended, else `running`,
+    `stalled`, `dead` or `unreachable`. step, total_steps: of `phase`. eta_s: seconds. beat_at: newest sign of life.
+    problem: one sentence when a file could not be read, else "".
     """
 
     path: str
@@ -46,7 +49,7 @@ class RunRow(NamedTuple):
     state: str
     created_at: str
     updated_at: str
-    attempt: int
+    attempt: int | None
     phase: str
     step: int | None
     total_steps: int | None
@@ -69,7 +72,7 @@ class RunRow(NamedTuple):
 
 def find_runs(root: Path, problems: list[str], depth: int = DEPTH) -> Iterator[str]:
     """Paths of the runs below (or at) a root, in no order. Folders that cannot be read are named in `problems`."""
-    if _has_record(str(root)):
+    if os.path.exists(f"{root}/{RECORD_NAME}"):
         yield str(root)
         return
     waiting = [(str(root), depth)]
@@ -82,10 +85,39 @@ def find_runs(root: Path, problems: list[str], depth: int = DEPTH) -> Iterator[s
             problems.append(f"{folder} cannot be searched ({error.strerror}).")
             continue
         for path in inner:
-            if _has_record(path) or os.path.exists(path + "/" + LOCK_NAME):
+            if is_run(path):
                 yield path
             elif levels > 1 and not os.path.islink(path):
                 waiting.append((path, levels - 1))
+
+
+def is_run(path: str | os.PathLike[str]) -> bool:
+    """Whether a directory is a run: it holds the record, or the lock of a run whose record was lost."""
+    return any(os.path.exists(f"{os.fspath(path)}/{name}") for name in (RECORD_NAME, LOCK_NAME))
+
+
+def record_error(folder: str | os.PathLike[str]) -> ModelwrightError | None:
+    """Why there is no record in `folder`, in the one sentence that every command says; None when `run.json` is there.
+
+    UsageError: no such directory, or one that is no run. StorageError: it cannot be looked at. MissingFileError: a run
+    whose record was lost.
+    """
+    path = os.fspath(folder)
+    try:
+        os.stat(f"{path}/{RECORD_NAME}")
+        return None
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        pass
+    except OSError as error:
+        return storage_error(error, f"{path}/{RECORD_NAME}", "read")
+    todo = "Give the directory of a run; `modelwright runs list` shows them."
+    if not os.path.lexists(path):
+        return UsageError(f"{path} does not exist. {todo}")
+    if not os.path.isdir(path):
+        return UsageError(f"{path} is not a directory, so it is no run. {todo}")
+    if not is_run(path):
+        return UsageError(f"{path} has no {RECORD_NAME}, so it is no run. {todo}")
+    return MissingFileError(f"{path}/{RECORD_NAME}, the record of this run, is missing. {RESTORE_RECORD}.", f"{path}/{RECORD_NAME}")
 
 
 def signature(path: str, stem: str) -> Signature:
@@ -105,24 +137,22 @@ def signature(path: str, stem: str) -> Signature:
 
 def summarise(path: str) -> dict[str, Any]:
     """What one run's record and snapshot say, as plain JSON values: the fields of `RunRow` but `state`, and `stem`."""
-    record, problem = _read_object(path + "/" + RECORD_NAME)
+    record, problem = _read_record(path)
     files = record.get("files")
     stem = str(files.get("heartbeat") or DEFAULT_STEM) if isinstance(files, dict) else DEFAULT_STEM
-    beat, beat_problem = _read_object(f"{path}/{stem}.json", missing_ok=True)
-    if not problem and not (isinstance(record.get("run_id"), str) and isinstance(record.get("status"), str)):
-        problem = f"{path}/{RECORD_NAME} is damaged (no run_id or no status); expected a run record."
+    beat, beat_problem = _read_snapshot(f"{path}/{stem}.json")
     status = DAMAGED if problem else str(record["status"])
     same_attempt = beat.get("attempt") == record.get("attempt")
     tags = record.get("tags")
     return {
         "name": os.path.basename(path),
-        "run_id": _text(record.get("run_id")),
+        "run_id": _text(record.get("run_id")) or _text(beat.get("run_id")),
         "kind": _text(record.get("kind")),
         "status": status,
         "beat_status": _text(beat.get("status")) if same_attempt else "",
         "created_at": _text(record.get("created_at")),
         "updated_at": _text(record.get("updated_at")),
-        "attempt": _whole(record.get("attempt")) or 1,
+        "attempt": _whole(record.get("attempt")) or _whole(beat.get("attempt")),
         "phase": _text(beat.get("phase")),
         "step": _whole(beat.get("step")),
         "total_steps": _whole(beat.get("total_steps")),
@@ -170,31 +200,38 @@ def printable(text: str) -> str:
     return text if is_text(text) else os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
-def _has_record(path: str) -> bool:
-    return os.path.exists(path + "/" + RECORD_NAME)
+def _read_record(path: str) -> tuple[dict[str, Any], str]:
+    """The record of a run as far as it is an object, and a sentence about what is wrong with it, or ""."""
+    file = f"{path}/{RECORD_NAME}"
+    try:
+        record = read_json(file)
+    except DamagedFileError as error:
+        return {}, str(damaged_record(file, error.where))
+    except ModelwrightError as error:
+        return {}, str(record_error(path) or error)
+    if not isinstance(record, dict):
+        return {}, str(damaged_record(file, "it is not an object"))
+    if not (isinstance(record.get("run_id"), str) and isinstance(record.get("status"), str)):
+        return record, str(damaged_record(file, "no run_id or no status"))
+    return record, ""
 
 
-def _read_object(path: str, missing_ok: bool = False) -> tuple[dict[str, Any], str]:
-    """The JSON object in a file and "", or {} and a sentence about what is wrong."""
+def damaged_record(file: str | os.PathLike[str], where: str) -> DamagedFileError:
+    """The error for a record that is there and is none; where: what is wrong with it."""
+    return DamagedFileError(file, where, "a run record", RESTORE_RECORD)
+
+
+def _read_snapshot(file: str) -> tuple[dict[str, Any], str]:
+    """The snapshot and "", or {} and a sentence about what is wrong; a run without one is in order."""
     try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except FileNotFoundError:
-        return {}, "" if missing_ok else f"{path} is missing; the run's other files are still there."
-    except OSError as error:
-        return {}, f"{path} cannot be read ({error.strerror})."
-    if not data.strip():
-        return {}, f"{path} is damaged (it is empty, {len(data)} bytes); expected a JSON object."
-    try:
-        document = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        return (
-            {},
-            f"{path} is damaged (line {error.lineno}, column {error.colno}: {error.msg}); expected a JSON object.",
-        )
-    if not isinstance(document, dict):
-        return {}, f"{path} is damaged (it is no JSON object); expected a JSON object."
-    return document, ""
+        snapshot = read_json(file)
+    except MissingFileError:
+        return {}, ""
+    except ModelwrightError as error:
+        return {}, str(error)
+    if not isinstance(snapshot, dict):
+        return {}, str(DamagedFileError(file, "it is not an object", "a heartbeat snapshot"))
+    return snapshot, ""
 
 
 def _text(value: Any) -> str:

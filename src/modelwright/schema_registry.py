@@ -12,6 +12,7 @@ the group `modelwright.schemas`. Nothing registers itself by being imported, so 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from modelwright.errors import ModelwrightError, UsageError
 
 GROUP = "modelwright.schemas"
 FOLDER = Path(__file__).parent / "schemas"
+_RUN_FILE = re.compile(r"(?:[\w<>.-]+/)*[\w<>.-]+\.(?:json|jsonl|yaml)\b")
+_PLACEHOLDER = re.compile(r"<\w+>")
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -66,6 +69,13 @@ def get(name: str) -> ArtifactSchema:
         if artifact.name == name:
             return artifact
     raise UsageError(f"schema: found {name!r}; allowed: {', '.join(artifact.name for artifact in all_schemas())}.")
+
+
+def run_files() -> tuple[str, ...]:
+    """Patterns of the JSON, JSONL and YAML files that the schemas speak of, relative to a run directory and ready for
+    `Path.glob`: `hardware.json`, `control/answered/*-*.json`."""
+    found = {_PLACEHOLDER.sub("*", name) for artifact in all_schemas() for name in _RUN_FILE.findall(artifact.file)}
+    return tuple(sorted(found))
 
 
 def json_schema(artifact: ArtifactSchema) -> dict[str, Any]:

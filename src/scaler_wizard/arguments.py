@@ -16,11 +16,12 @@ from modelwright.errors import ConfigError, Fault
 
 EXIT_CODES = """\
 exit codes:
-  0 done                          5 model or data could not be loaded
-  1 unexpected                    6 stopped by the circuit breaker
-  2 usage or configuration        7 aborted by a human, SIGINT or SIGTERM
-  3 contract refused              8 rollback or checkpoint failure
-  4 hardware cannot hold the plan 9 paused; `modelwright runs resume RUN` goes on
+  0 done                            5 model or data could not be loaded
+  1 unexpected, or the directory    6 stopped by the circuit breaker
+    has a live writer               7 aborted by a human, SIGINT or SIGTERM, at any moment
+  2 usage or configuration          8 rollback or checkpoint failure
+  3 contract refused                9 paused; `modelwright runs resume RUN` goes on
+  4 hardware cannot hold the plan
 """
 DESCRIPTION = """\
 Stretch the context window of a causal language model step by step, with adapters, evidence at every rung and recorded
@@ -38,13 +39,17 @@ example:
 
 """
 
+RUNTIMES, LATER_RUNTIMES = ("auto", "cpu", "single_gpu"), ("multi_gpu", "remote")
+RUNTIME_WORDS = f"{', '.join(RUNTIMES)} ({' and '.join(LATER_RUNTIMES)} are not part of this version)"
+DESTINATION_WORDS = "local, http (websocket is not part of this version)"
+
 # flag -> dotted path of the setting it stands for; the value is read as text and typed by the job schema
 VALUE_FLAGS: dict[str, tuple[str, str, str]] = {
     # flag: (path, metavar, help)
     "--base-model": ("model.base_model", "MODEL", "local directory with config.json, or hub id (required)"),
     "--tokenizer": ("model.tokenizer", "MODEL", "tokenizer to use instead of the base model's own"),
     "--revision": ("model.revision", "REV", "branch, tag or commit of a hub model"),
-    "--runtime": ("model.runtime", "NAME", "auto, cpu or single_gpu"),
+    "--runtime": ("model.runtime", "NAME", RUNTIME_WORDS),
     "--template": ("scaling.template", "ID", "scaling template; auto asks the recommender (default)"),
     "--use-case": ("scaling.use_case", "NAME", "default, long_context, reasoning or creative: what auto chooses for"),
     "--strategy": ("scaling.strategy", "NAME", "lora (default), qlora, or one that a package provides"),
@@ -62,7 +67,7 @@ VALUE_FLAGS: dict[str, tuple[str, str, str]] = {
     "--window-steps": ("safety.circuit_breaker.window_steps", "N", "evaluations the breaker looks back (5 to 100)"),
     "--max-perplexity-delta": ("safety.circuit_breaker.max_perplexity_delta", "X", "perplexity rise per evaluation that trips"),
     "--min-accuracy": ("safety.circuit_breaker.min_accuracy", "X", "probe accuracy floor, 0 to 1"),
-    "--telemetry-destination": ("safety.telemetry.destination", "NAME", "local (default) or http"),
+    "--telemetry-destination": ("safety.telemetry.destination", "NAME", f"{DESTINATION_WORDS}; local when left out"),
     "--telemetry-endpoint": ("safety.telemetry.endpoint", "URL", "address that receives events when the destination is http"),
     "--steps-per-rung": ("training.steps_per_rung", "N", "optimizer steps per rung (400)"),
     "--learning-rate": ("training.learning_rate", "X", "(2e-5)"),
@@ -108,6 +113,12 @@ LATER_FLAGS: dict[str, tuple[str, bool]] = {
     "--share": ("opt-in sharing of results", False),
     "--pose": ("PoSE training (skipping position ids)", False),
 }
+ALLOWED_OF_PATH: dict[str, str] = {
+    "model.base_model": "a local directory with config.json or a hub id",
+    "model.runtime": RUNTIME_WORDS,
+    "safety.telemetry.destination": DESTINATION_WORDS,
+}
+SCHEDULE_ALLOWED = "lengths in tokens, whole numbers separated by commas, for example 4096,8192,16384"
 LATER_ALLOWED = "nothing in this version, which does not have it"
 FLAG_OF_PATH: dict[str, str] = {
     **{path: flag for flag, (path, _, _) in VALUE_FLAGS.items()},
@@ -252,8 +263,13 @@ def _apply_override(settings: dict[str, Any], text: str, faults: list[Fault]) ->
     if path[0] == "contract":
         faults.append(Fault(f"--set {text}", "a field of the contract", "settings only", "edit the contract file"))
         return
+    name = ".".join(path)
+    if not isinstance(value, dict) and any(known.startswith(f"{name}.") for known in FLAG_OF_PATH):
+        todo = f"name one setting of it, as in --set {next(known for known in FLAG_OF_PATH if known.startswith(f'{name}.'))}=…"
+        faults.append(Fault(f"--set {text}", "one value for a whole section", "a mapping of settings", todo))
+        return
     try:
-        put(settings, ".".join(path), value)
+        put(settings, name, value)
     except (AttributeError, TypeError):
         faults.append(Fault(f"--set {text}", "a path below a value that another --set has set", "one value per path", "drop one"))
 

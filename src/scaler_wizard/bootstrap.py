@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from modelwright.errors import MissingFileError
 from modelwright.files import read_json, write_json
-from modelwright.hardware import HardwareInventory, inventory, peak_rss_bytes, reset_peak_rss
+from modelwright.hardware import HardwareInventory, inventory, peak_rss_bytes, reset_peak_rss, return_freed_blocks
 from modelwright.memory import MemoryForecast, MemoryRequest, forecast
 from scaler_wizard.adaptive_scaling import HardwareProfile
-from scaler_wizard.memory_plan import GIB, memory_plan, memory_request, shortfall_sentence
+from scaler_wizard.memory_plan import memory_plan, memory_request, shortfall_sentence
 from scaler_wizard.outcomes import HardwareShortfall
 from scaler_wizard.profile_recommender import profile_of
 from scaler_wizard.resolved import ResolvedJob
 
 ARITHMETIC_FILE = "arithmetic.json"
-COMFORTABLE = 0.8  # of free memory: below it, blocks need not be recomputed
 logger = logging.getLogger(__name__)
 
 
@@ -50,7 +49,11 @@ class Runtime:
     profile: HardwareProfile
     arithmetic: Arithmetic
     forecast: MemoryForecast
-    checkpointing: bool
+
+    @property
+    def checkpointing(self) -> bool:
+        """Whether blocks are recomputed in the backward pass."""
+        return self.forecast.request.checkpointing
 
     @property
     def device(self) -> str:
@@ -75,12 +78,11 @@ def bootstrap(job: ResolvedJob, run_path: Path) -> Runtime:
     if not plan["fits"]:
         raise HardwareShortfall(shortfall_sentence(plan))
     arithmetic = settle_arithmetic(job, run_path)
-    request = hungriest_request(job, profile)
-    checkpointing = recompute_blocks(job, request, profile)
-    held = peak_rss_bytes() if arithmetic.device == "cpu" else 0
-    predicted = forecast(replace(request, checkpointing=checkpointing, runtime_bytes=held))
+    predicted = forecast(hungriest_request(job, profile, peak_rss_bytes()))
+    if not predicted.request.keeps_freed and arithmetic.device == "cpu":
+        return_freed_blocks()
     reset_peak_rss()
-    return Runtime(hardware, profile, arithmetic, predicted, checkpointing)
+    return Runtime(hardware, profile, arithmetic, predicted)
 
 
 def settle_arithmetic(job: ResolvedJob, run_path: Path) -> Arithmetic:
@@ -117,25 +119,15 @@ def choose_device(job: ResolvedJob, cuda: bool) -> str:
     if runtime in ("auto", "cpu"):
         return "cuda" if cuda and runtime == "auto" else "cpu"
     if not cuda:
-        raise HardwareShortfall(
-            f"model.runtime is {runtime}, but no CUDA device is visible. Use --runtime cpu or auto."
-        )
+        raise HardwareShortfall(f"model.runtime is {runtime}, but no CUDA device is visible. Use --runtime cpu or auto.")
     if runtime != "single_gpu":
         raise HardwareShortfall(f"model.runtime {runtime} is not part of this version: use single_gpu, cpu or auto.")
     return "cuda"
 
 
-def hungriest_request(job: ResolvedJob, profile: HardwareProfile) -> MemoryRequest:
-    """What the rung with most tokens in memory asks of the estimator."""
-    return memory_request(job, max(job.rungs, key=lambda rung: rung.length * rung.micro_batch_size), profile)
-
-
-def recompute_blocks(job: ResolvedJob, request: MemoryRequest, profile: HardwareProfile) -> bool:
-    """Whether blocks are recomputed in the backward pass; `auto` does so only when memory would be tight otherwise."""
-    wanted = job.training.gradient_checkpointing
-    if wanted != "auto":
-        return wanted == "on"
-    return not forecast(replace(request, checkpointing=False)).fits(int(COMFORTABLE * profile.free_gb * GIB))
+def hungriest_request(job: ResolvedJob, profile: HardwareProfile, held_bytes: int) -> MemoryRequest:
+    """What the rung with most tokens in memory asks of the estimator, in a process that holds `held_bytes` already."""
+    return memory_request(job, max(job.rungs, key=lambda rung: rung.length * rung.micro_batch_size), profile, held_bytes)
 
 
 def measured_peak(device: str) -> tuple[int, str]:

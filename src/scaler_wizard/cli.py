@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from modelwright.errors import ConfigError, ModelwrightError, UsageError
+from modelwright.errors import ModelwrightError, UsageError
 from scaler_wizard.arguments import Arguments, parse
 
 if TYPE_CHECKING:
@@ -20,40 +23,60 @@ if TYPE_CHECKING:
     from scaler_wizard.resolved import ResolvedJob
 
 EXTRA = "training"
+EXIT_ABORTED = 7
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code (the table stands at the end of --help)."""
     words = list(sys.argv[1:] if argv is None else argv)
+    as_json = "--json" in words
     try:
-        arguments = parse(words)
+        with sigterm_interrupts():
+            return run(parse(words), words)
     except SystemExit as stop:  # argparse after --help
         return int(stop.code or 0)
-    except ConfigError as error:
-        return _fail(error, as_json="--json" in words)
-    try:
-        return run(arguments, words)
     except ModelwrightError as error:
-        return _fail(error, as_json=arguments.json_output)
+        return _fail(str(error), error.exit_code, as_json=as_json)
     except ModuleNotFoundError as error:
         if str(error.name).partition(".")[0] not in ("torch", "transformers", "peft", "accelerate", "datasets", "tokenizers"):
             raise
-        missing = UsageError(f"The package {error.name} is not installed; install modelwright[{EXTRA}] to do this.")
-        return _fail(missing, as_json=arguments.json_output)
+        return _fail(f"The package {error.name} is not installed; install modelwright[{EXTRA}] to do this.", 2, as_json=as_json)
+    except KeyboardInterrupt as interrupt:  # once a run has begun, signals are requests to it and its result is returned
+        return _fail(f"Interrupted by {str(interrupt) or 'SIGINT'} before a run began: none was started.", EXIT_ABORTED, as_json=as_json)
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """Within the block SIGTERM raises KeyboardInterrupt, as SIGINT does. Other threads than the main one may not ask for that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt("SIGTERM")
+
+    former = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former if former is not None else signal.SIG_DFL)
 
 
 def run(arguments: Arguments, argv: Sequence[str]) -> int:
-    """Steps 1 and after, for parsed arguments; `argv` is recorded with the run so that it can be resumed."""
-    from modelwright.hardware import inventory
+    """Steps 1 and after, for parsed arguments; `argv` is recorded with the run so that it can be resumed.
+
+    The quick checks import nothing heavy. The hardware is looked at last, when settings, contract, model and data are in order.
+    """
     from scaler_wizard.draft import draft_job
-    from scaler_wizard.resolve import finish
 
     logging.basicConfig(level=arguments.log_level.upper(), format="%(levelname)s %(message)s", stream=sys.stderr)
-    draft = draft_job(arguments)
-    contract = find_contract(draft.contract_path, draft.contract_section, dry_run=arguments.dry_run)
+    draft = draft_job(arguments, consent=True, announce=None if arguments.json_output else _announce)
+    from modelwright.hardware import inventory
+    from scaler_wizard.resolve import finish
+
     hardware = inventory(draft.contract_path.parent)
     job = finish(draft, hardware)
-    accepted = accept(contract, job)
+    accepted = accept(draft.contract, job)
     if arguments.dry_run:
         return _plan(job, hardware, accepted)
     if accepted is None:
@@ -68,16 +91,8 @@ def run(arguments: Arguments, argv: Sequence[str]) -> int:
     return result.exit_code
 
 
-def find_contract(path: Any, section: Any, *, dry_run: bool) -> Contract | None:
-    """The contract with its fields checked, before any hardware is looked at; None when a dry run has none."""
-    from scaler_wizard.contract import ContractMissingError, find
-
-    try:
-        return find(path, section)
-    except ContractMissingError:
-        if dry_run:
-            return None
-        raise
+def _announce(doing: str) -> None:
+    print(doing, file=sys.stderr, flush=True)
 
 
 def accept(contract: Contract | None, job: ResolvedJob) -> AcceptedContract | None:
@@ -120,11 +135,12 @@ def _summary(job: ResolvedJob, result: RunResult) -> str:
     return "\n".join(lines)
 
 
-def _fail(error: ModelwrightError, *, as_json: bool) -> int:
-    print(error, file=sys.stderr)
+def _fail(text: str, exit_code: int, *, as_json: bool) -> int:
+    print(text, file=sys.stderr)
     if as_json:
-        print(json.dumps({"status": "failed", "exit_code": error.exit_code, "error": str(error)}, ensure_ascii=False))
-    return error.exit_code
+        status = "aborted" if exit_code == EXIT_ABORTED else "failed"
+        print(json.dumps({"status": status, "exit_code": exit_code, "error": text}, ensure_ascii=False))
+    return exit_code
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from modelwright.config import shown
 from modelwright.errors import Fault
 
 TARGET_MIN, TARGET_MAX = 2048, 131072
@@ -209,13 +210,28 @@ class JobDocument(Settings):
 
 
 def missing_sections(document: Mapping[str, Any]) -> list[Fault]:
-    """One fault per required section that a job document lacks."""
-    todo = "a run cannot start without consent; see `python -m scaler_wizard.contract template`"
-    return [
-        Fault(name, "nothing", "this section is required in a job document", todo if name == "contract" else f"add {name}")
-        for name in REQUIRED_SECTIONS
-        if not isinstance(document.get(name), Mapping)
-    ]
+    """One fault per required section that a job document lacks, or that is no mapping."""
+    consent = "a run cannot start without consent; see `python -m scaler_wizard.contract template`"
+    faults = []
+    for name in REQUIRED_SECTIONS:
+        value = document.get(name)
+        if value is None:
+            todo = consent if name == "contract" else f"add {name}"
+            faults.append(Fault(name, "nothing", "this section is required in a job document", todo))
+        elif not isinstance(value, Mapping):
+            faults.append(wrong_section(name, shown(value)))
+    return faults
+
+
+def wrong_section(path: str, found: str) -> Fault:
+    """The fault of a section that is no mapping; `found` says what stands there instead."""
+    section = ContractSection if path == "contract" else section_of(path)
+    names = list(section.model_fields) if section is not None else []
+    more = f" and {len(names) - 4} more" if len(names) > 5 else ""
+    known = ", ".join(names[:4] if more else names)
+    name = path.rsplit(".", 1)[-1]
+    todo = f"write `{name}:` on a line of its own and its settings indented below it, one `name: value` per line"
+    return Fault(path, found, f"a mapping of settings ({known}{more})", todo)
 
 
 def section_of(path: str) -> type[BaseModel] | None:

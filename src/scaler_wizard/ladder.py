@@ -18,7 +18,7 @@ from modelwright.errors import Paused
 from scaler_wizard.bootstrap import Runtime
 from scaler_wizard.callbacks import callbacks_for, vram_used
 from scaler_wizard.circuit_breaker import CircuitBreaker
-from scaler_wizard.draft import method_options
+from scaler_wizard.draft_checks import method_options
 from scaler_wizard.evaluation import ACCURACY_PROBE, EvaluationInterrupted, Evaluator, Measured, rung_scores
 from scaler_wizard.gates import gate_reason, question, wait_at_gate
 from scaler_wizard.outcomes import BreakerStop, CheckpointFailure, HardwareShortfall, HumanStop

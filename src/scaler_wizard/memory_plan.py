@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 from modelwright.memory import MemoryForecast, MemoryRequest, forecast, suggest
@@ -11,6 +12,8 @@ from scaler_wizard.adaptive_scaling import HardwareProfile
 from scaler_wizard.resolved import ResolvedJob, RungPlan
 
 GIB = 1 << 30
+COMFORTABLE = 0.8  # of free memory: below it nothing is given up for memory
+RUNTIME_BYTES = GIB // 2  # Python, PyTorch, transformers and PEFT on a CPU before a model is loaded, as measured
 
 
 def planning_profile(runtime: str, hardware: HardwareProfile) -> HardwareProfile:
@@ -25,8 +28,26 @@ def compute_format(job: ResolvedJob, hardware: HardwareProfile) -> str:
     return "float32" if planning_profile(job.model.runtime, hardware).gpu_count <= 0 else "bfloat16"
 
 
-def memory_request(job: ResolvedJob, rung: RungPlan, hardware: HardwareProfile) -> MemoryRequest:
-    """What one rung asks of the memory. `auto` checkpointing counts as on: it is switched on before anything is refused."""
+def memory_request(job: ResolvedJob, rung: RungPlan, hardware: HardwareProfile, runtime_bytes: int = RUNTIME_BYTES) -> MemoryRequest:
+    """What one rung asks of the memory, computed the way the run will do it.
+
+    Where memory would be tight, first freed blocks go back to the system (CPU), then, if that is left to `auto`, blocks are
+    recomputed in the backward pass; the run as a whole does what its hungriest rung needs. `runtime_bytes` is what the
+    process holds before the model; it counts on a CPU.
+    """
+    hungriest = max(job.rungs, key=lambda other: other.length * other.micro_batch_size)
+    cpu = planning_profile(job.model.runtime, hardware).gpu_count <= 0
+    comfortable = int(COMFORTABLE * hardware.free_gb * GIB)
+    again = {"on": (True,), "off": (False,), "auto": (False, True)}[job.training.gradient_checkpointing]
+    settings: dict[str, Any] = {}
+    for recomputed, kept in product(again, (True, False) if cpu else (False,)):  # the fastest first
+        settings = {"checkpointing": recomputed, "keeps_freed": kept, "runtime_bytes": runtime_bytes if cpu else 0}
+        if forecast(replace(_plain_request(job, hungriest, hardware), **settings)).fits(comfortable):
+            break
+    return replace(_plain_request(job, rung, hardware), **settings)
+
+
+def _plain_request(job: ResolvedJob, rung: RungPlan, hardware: HardwareProfile) -> MemoryRequest:
     compute = compute_format(job, hardware)
     trained = job.scaling.train_embeddings
     return MemoryRequest(
@@ -38,7 +59,6 @@ def memory_request(job: ResolvedJob, rung: RungPlan, hardware: HardwareProfile) 
         lora_rank=job.scaling.lora_rank,
         train_embeddings=trained,
         train_norms=trained,
-        checkpointing=job.training.gradient_checkpointing != "off",
         loss_chunk=job.training.loss_chunk,
         parameters=job.base_params or None,
     )

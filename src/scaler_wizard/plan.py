@@ -15,7 +15,7 @@ from modelwright.hardware import HardwareInventory
 from modelwright.model_shape import ModelShape
 from scaler_wizard.contract import AcceptedContract
 from scaler_wizard.digest import CONFIG_FILE, write_config
-from scaler_wizard.draft import RECORDS_CHECKED, method_options
+from scaler_wizard.draft_checks import RECORDS_CHECKED, method_options
 from scaler_wizard.memory_plan import memory_plan, shortfall_sentence
 from scaler_wizard.profile_recommender import profile_of
 from scaler_wizard.resolved import ResolvedJob, RungPlan, plain
@@ -48,7 +48,7 @@ def build_plan(job: ResolvedJob, memory: dict[str, Any], accepted: AcceptedContr
         warnings.append(shortfall_sentence(memory).rstrip("."))
     if accepted is None:
         warnings.append(
-            f"there is no contract at {job.paths.contract}: a run needs one that consents to config_sha256 {job.config_sha256}; "
+            f"there is no contract at {job.paths.contract}: a run needs one that consents to this configuration; "
             "write it with `python -m scaler_wizard.contract template`"
         )
     fits = {entry["length"]: entry for entry in memory["rungs"]}
@@ -167,7 +167,6 @@ def _contract(job: ResolvedJob, accepted: AcceptedContract | None) -> dict[str, 
         "state": "accepted" if accepted else "missing",
         "file": str(job.paths.contract),
         "contract_sha256": accepted.contract.sha256 if accepted else None,
-        "digest_to_sign": job.config_sha256,
     }
 
 
@@ -217,6 +216,6 @@ def summary(plan: dict[str, Any], folder: Path) -> str:
     lines.append(f"  data: {plan['data']['records_sampled']} records read, longest {plan['data']['longest']} tokens{packed}")
     lines += [f"  note: {text}" for text in plan["notes"]]
     lines += [f"  warning: {text}" for text in plan["warnings"]]
-    lines.append(f"  digest to sign: {plan['contract']['digest_to_sign']}")
+    lines.append(f"  config digest: {plan['config_sha256']}")
     lines.append(f"  written to {folder}: {CONFIG_FILE}, {HARDWARE_FILE}, {PLAN_FILE}")
     return "\n".join(lines)

@@ -1,5 +1,5 @@
-"""The terminal line of a running job: one line rewritten in place on a terminal, a plain line every few seconds
-elsewhere.
+"""The terminal line of a running job: one line rewritten in place on a terminal; elsewhere a plain line every few seconds,
+as long as there is something new to say.
 
 It goes to standard error, so that standard output stays free for results and telegrams.
 """
@@ -28,11 +28,12 @@ class ProgressLine:
         self.tty = self.stream.isatty()
         self._next = 0.0
         self._last = ""
+        self._printed = ""
         self._live: Any = None
 
     def update(self, at: Position, message: str, *, force: bool = False) -> None:
         """Show the position, at most every quarter of a second on a terminal and every 5 s elsewhere; a new message at
-        once.
+        once. Where lines cannot be rewritten, the line that stands there already is not printed again.
         """
         now = time.monotonic()
         if now < self._next and not (force and message != self._last):
@@ -41,15 +42,21 @@ class ProgressLine:
         self._last = message
         line = status_line(at, message, self.eta())
         if not self.tty:
-            print(line, file=self.stream, flush=True)
+            if line != self._printed:
+                print(line, file=self.stream, flush=True)
+            self._printed = line
             return
+        from rich.text import Text
+
         if self._live is None:
             from rich.console import Console
             from rich.live import Live
 
-            self._live = Live(console=Console(file=self.stream), refresh_per_second=4, transient=False)
+            console = Console(file=self.stream)
+            both = sys.stdout.isatty()  # results that are piped away stay out of the terminal
+            self._live = Live(console=console, refresh_per_second=4, transient=False, redirect_stdout=both)
             self._live.start()
-        self._live.update(line)
+        self._live.update(Text(line))  # no markup: a message may hold brackets
 
     def close(self) -> None:
         if self._live is not None:

@@ -23,12 +23,14 @@ from scaler_wizard.adaptive_scaling import HardwareProfile, ScalingTargets, expl
 from scaler_wizard.arguments import Arguments
 from scaler_wizard.circuit_breaker import PERSONAS
 from scaler_wizard.digest import CONFIG_FILE, config_digest, package_versions
-from scaler_wizard.draft import DEFAULT_KEYS, Draft, default_target, draft_job, method_options, output_dir_fault
+from scaler_wizard.draft import DEFAULT_KEYS, Draft, draft_job
+from scaler_wizard.draft_checks import default_target, method_options
 from scaler_wizard.job import TARGET_MAX, TARGET_MIN, Settings
 from scaler_wizard.memory_plan import planning_profile, rung_forecast
 from scaler_wizard.metrics_logger import LOG_EVERY
 from scaler_wizard.model_facts import dataset_uri
 from scaler_wizard.origins import origins_of
+from scaler_wizard.output_dir import live_writer, output_dir_fault
 from scaler_wizard.profile_recommender import ScalingTemplate, profile_of, recommend
 from scaler_wizard.rung_plans import plan_rungs
 
@@ -57,7 +59,7 @@ def finish(draft: Draft, inventory: HardwareInventory | None = None, clock: Cloc
     """Add what depends on the hardware.
 
     Raises ConfigError (exit 2) for what only shows now, UsageError when --strict meets a warning, NothingFitsError (exit 4)
-    when no template can run at all.
+    when no template can run at all, RunLockedError when somebody writes in the directory that the date and the model give.
     """
     if inventory is None:
         from modelwright.hardware import inventory as look
@@ -76,6 +78,9 @@ def finish(draft: Draft, inventory: HardwareInventory | None = None, clock: Cloc
     job = _embeddings(job, draft, hardware)
     output_dir = Path(settings.output_dir) if settings.output_dir else default_output_dir(draft, template.id, clock)
     if settings.output_dir is None:
+        writer = live_writer(output_dir)
+        if writer is not None:
+            raise writer
         fault = output_dir_fault(output_dir, resume=draft.arguments.resume)
         if fault is not None:
             raise ConfigError([fault])
@@ -166,9 +171,7 @@ def _template_layer(draft: Draft, template: ScalingTemplate) -> Layer:
     )
 
 
-def _adaptive(
-    draft: Draft, settings: Settings, hardware: HardwareProfile, notes: list[str]
-) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _adaptive(draft: Draft, settings: Settings, hardware: HardwareProfile, notes: list[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Rank, alpha and dropout of the adaptive rule; those recorded earlier in the same directory when the job is the same."""
     scaling = settings.scaling
     target = scaling.target_context or draft.base_context
@@ -238,9 +241,11 @@ def _assemble(draft: Draft, settings: Settings, template: ScalingTemplate, notes
     scaling = _scaling(draft, s, target, rungs, warnings)
     distillation = r.DistillationChoice(s.distillation.use_distillation, None, "")
     if s.distillation.use_distillation:
-        reason = f"template {template.id} wishes for distillation, which this version does not have: it is skipped"
+        asked = draft.settings.distillation.use_distillation  # by the user; otherwise only the template wishes for it
+        wish = "distillation was asked for" if asked else f"template {template.id} wishes for distillation"
+        reason = f"{wish}, which this version does not have: it is skipped"
         distillation = replace(distillation, use_distillation=False, skipped_because=reason)
-        warnings.append(reason)
+        (warnings if asked else notes).append(reason)
     breaker, telemetry = s.safety.circuit_breaker, s.safety.telemetry
     if s.evaluation.eval_every * breaker.window_steps > s.training.steps_per_rung or not s.evaluation.eval_every:
         notes.append(
@@ -317,9 +322,7 @@ def _rungs(draft: Draft, settings: Settings, target: int, notes: list[str]) -> t
     return plan_rungs(settings, draft.base_context, target, draft.probes, notes)
 
 
-def _scaling(
-    draft: Draft, settings: Settings, target: int, rungs: tuple[r.RungPlan, ...], warnings: list[str]
-) -> r.ScalingChoice:
+def _scaling(draft: Draft, settings: Settings, target: int, rungs: tuple[r.RungPlan, ...], warnings: list[str]) -> r.ScalingChoice:
     from scaler_wizard.context_methods import choose_method
 
     s = settings.scaling

@@ -30,7 +30,8 @@ logger = logging.getLogger(__name__)
 
 
 def run_job(job: Mapping[str, Any], *, quiet: bool = True) -> RunResult:
-    """Run a job document (the plugin's job schema) from beginning to end.
+    """Run a job document (the plugin's job schema) from beginning to end. The contract's fields are checked before any hardware
+    is looked at, as the command does.
 
     `quiet` keeps progress off the terminal. `job["output_dir"]` names the run directory; a run that is already there is
     resumed when the document is the one it was begun with.
@@ -38,16 +39,19 @@ def run_job(job: Mapping[str, Any], *, quiet: bool = True) -> RunResult:
     Raises ConfigError, LoadError, ContractNotAcceptedError, RunLockedError before anything is written; what happens
     later is in the result.
     """
-    from dataclasses import replace
-
     from scaler_wizard.arguments import Arguments
-    from scaler_wizard.draft import holds_run
-    from scaler_wizard.resolve import resolve_document
+    from scaler_wizard.contract import verify
+    from scaler_wizard.draft import draft_job
+    from scaler_wizard.output_dir import holds_run
+    from scaler_wizard.resolve import finish
 
     directory = job.get("output_dir")
     resume = bool(directory) and holds_run(Path(str(directory)))
-    resolved = resolve_document(job, arguments=Arguments(resume=resume))
-    return run_resolved(replace(resolved, json_output=quiet), document=job)
+    draft = draft_job(Arguments(resume=resume, json_output=quiet), job, consent=True)
+    resolved = finish(draft)
+    if draft.contract is None:
+        raise AssertionError("a job that is to run was drafted with its contract")
+    return run_resolved(resolved, verify(draft.contract, resolved), document=job)
 
 
 def run_resolved(
@@ -74,15 +78,18 @@ def run_resolved(
     done = finished_before(job)
     if done is not None:
         return done
-    with signals_as_requests() as signals, open_run(job, argv, document, clock) as run:
-        from scaler_wizard.session import Session
+    try:
+        with signals_as_requests() as signals, open_run(job, argv, document, clock) as run:
+            from scaler_wizard.session import Session
 
-        accepted.write_copy(run.path)
-        session = Session(job, run, accepted.contract, signals=signals, clock=clock, quiet=job.json_output)
-        try:
-            return _ended(session, lambda: _run(session, accepted))
-        finally:
-            session.close()
+            accepted.write_copy(run.path)
+            session = Session(job, run, accepted.contract, signals=signals, clock=clock, quiet=job.json_output)
+            try:
+                return _ended(session, lambda: _run(session, accepted))
+            finally:
+                session.close()
+    except KeyboardInterrupt as interrupt:  # a second Ctrl-C between two moments that could answer it
+        raise HumanStop(f"Interrupted twice: the run in {job.output_dir} stands as it was last saved.", "abort", "SIGINT") from interrupt
 
 
 def finished_before(job: ResolvedJob) -> RunResult | None:
@@ -108,9 +115,7 @@ def accept_contract(job: ResolvedJob) -> AcceptedContract:
     return verify(find(job.paths.contract, job.contract), job)
 
 
-def open_run(
-    job: ResolvedJob, argv: Sequence[str] | None, document: Mapping[str, Any] | None, clock: Clock = SYSTEM_CLOCK
-) -> RunDir:
+def open_run(job: ResolvedJob, argv: Sequence[str] | None, document: Mapping[str, Any] | None, clock: Clock = SYSTEM_CLOCK) -> RunDir:
     """Become the writer of the job's run directory. Raises RunLockedError naming the holder, UsageError when a run is
     there already.
     """

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,10 +26,46 @@ from scaler_wizard.runner import run_job
 from scaler_wizard.telegram import Telegram
 
 
+class Receiver(ThreadingHTTPServer):
+    """A dashboard's side of the telemetry: keeps every event that was posted to it."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Posted)
+        self.events: list[dict[str, Any]] = []
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/events"
+
+
+class Posted(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        assert isinstance(self.server, Receiver)
+        self.server.events += [json.loads(line) for line in body.splitlines()]
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing on the test's terminal."""
+
+
 @pytest.fixture(scope="module")
-def result(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> RunResult:
     torch.set_num_threads(1)
-    return run_job(small_job(tmp_path_factory.mktemp("whole")))
+    job = small_job(tmp_path_factory.mktemp("whole"))
+    job["safety"].setdefault("telemetry", {}).update(destination="http", endpoint=receiver.address)
+    return run_job(job)
 
 
 def test_it_completes_at_the_target(result: RunResult) -> None:
@@ -127,3 +167,9 @@ def test_a_finished_run_is_not_run_again(result: RunResult) -> None:
     again = run_job(job)
     assert again.status == "completed" and "nothing to resume" in again.message
     assert read_record(result.run_dir).attempt == 1
+
+
+def test_http_telemetry_gets_every_event_of_the_local_file(result: RunResult, receiver: Receiver) -> None:
+    written = [(event["metric"], event.get("step")) for event in read_metrics(result.run_dir / "metrics.jsonl").events]
+    assert len(written) > 20
+    assert [(event["metric"], event.get("step")) for event in receiver.events] == written

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import given
@@ -94,7 +94,7 @@ def test_five_faults_are_reported_as_five() -> None:
     assert "at most 512" in found["scaling.lora_rank"] and "null" in found["scaling.lora_rank"]
     assert "did you mean seed?" in found["sead"]
     assert "'perhaps' (from job)" in found["offline"] and "true or false" in found["offline"]
-    assert "True" in found["seed"] and "a whole number" in found["seed"]
+    assert "found true" in found["seed"] and "a whole number" in found["seed"]
     assert "found nothing" in found["base_model"] and "text" in found["base_model"]
 
 
@@ -108,6 +108,32 @@ def test_faults_inside_lists_and_wrong_containers() -> None:
     found = faults([Layer("job", {"base_model": "m", "probes": [{"name": "p", "sampels": 3}, {"samples": "x"}], "scaling": 5})])
     assert set(found) == {"probes.0.sampels", "probes.1.name", "probes.1.samples", "scaling"}
     assert "a mapping with strategy" in found["scaling"]
+
+
+class Places(BaseModel):
+    lengths: list[Annotated[int, Field(gt=0)]] | None = None
+    steps: dict[int, Scaling] = Field(default_factory=dict)
+    count: int | None = Field(default=None, ge=1)
+
+
+def places(**values: Any) -> dict[str, str]:
+    with pytest.raises(ConfigError) as caught:
+        resolve(Places, [Layer("job", values)])
+    return {fault.path: fault.sentence() for fault in caught.value.faults}
+
+
+def test_places_inside_lists_and_mappings_are_told_in_our_own_words() -> None:
+    assert places(lengths=[4096, "foo", -1]) == {
+        "lengths.1": "lengths.1: found 'foo' (from job); allowed: a whole number above 0.",
+        "lengths.2": "lengths.2: found -1 (from job); allowed: a whole number above 0.",
+    }
+    assert places(lengths={"a": 1}) == {
+        "lengths": 'lengths: found a mapping {"a": 1} (from job); allowed: a list of whole numbers above 0, or null.'
+    }
+    assert places(steps={"many": {}}) == {"steps": "steps: found the key 'many' (from job); allowed: a whole number as key."}
+    assert places(steps={1: {"lora_rank": [4]}})["steps.1.lora_rank"].startswith("steps.1.lora_rank: found a list [4] (from job); allowed")
+    assert places(count=0) == {"count": "count: found 0 (from job); allowed: a whole number at least 1, or null."}
+    assert places(steps=None)["steps"].startswith("steps: found null (from job); allowed: a mapping")
 
 
 def test_a_rule_of_the_model_is_a_fault_too() -> None:
@@ -162,7 +188,7 @@ def test_words_for_what_is_allowed() -> None:
     paths = known_paths(Job)
     assert allowed_values(paths["scaling.strategy"]) == "lora, qlora, prefix_tuning"
     assert allowed_values(paths["scaling.learning_rate"]) == "a number above 0"
-    assert allowed_values(paths["scaling.context_schedule"]) == "a list of a whole number"
+    assert allowed_values(paths["scaling.context_schedule"]) == "a list of whole numbers"
     assert "probes.name" not in paths
 
 

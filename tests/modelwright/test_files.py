@@ -183,7 +183,16 @@ def test_damaged_inner_lines_are_named_and_hide_nothing(tmp_path: Path) -> None:
     path.write_bytes(b'{"n":1}\n{"n":2\n[3]\n\n{"n":5}\n')
     read = read_jsonl(path)
     assert read.records == [{"n": 1}, {"n": 5}]
-    assert [sentence.split(": ")[0].rsplit(" ", 1)[1] for sentence in read.damage] == ["2", "3", "4"]
+    assert len(read.damage) == 1 and read.damage[0].startswith(f"{path}: 3 bad lines, the first is line 2: found '{{\"n\":2'; expected")
+
+
+def test_binary_garbage_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'{"n":1}\n' + bytes(range(256)) * 50 + b'\n{"n":2}\n')
+    read = read_jsonl(path)
+    assert read.records == [{"n": 1}, {"n": 2}]
+    assert len(read.damage) == 1 and ": 51 bad lines, the first is line 2: found " in read.damage[0]
+    assert read.damage[0].isprintable() and len(read.damage[0]) < 400
 
 
 def test_an_empty_file_has_no_records_and_a_missing_one_may(tmp_path: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from modelwright.hardware import inventory, peak_rss_bytes, reset_peak_rss
 
@@ -75,3 +78,34 @@ def test_the_peak_follows_what_is_used() -> None:
     del block
     if reset_peak_rss():
         assert peak_rss_bytes() < before + (32 << 20)
+
+
+FREE_BLOCKS = """
+import ctypes, sys
+from modelwright.hardware import peak_rss_bytes, reset_peak_rss, return_freed_blocks
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.malloc.argtypes, libc.free.argtypes = [ctypes.c_size_t], [ctypes.c_void_p]
+if sys.argv[1] == "return":
+    assert return_freed_blocks()
+for size in (8 << 20, 24 << 20):  # freeing blocks of these sizes raises glibc's own threshold above them
+    libc.free(libc.malloc(size))
+blocks = []
+for _ in range(16):
+    blocks.append(libc.malloc(8 << 20))
+    ctypes.memset(blocks[-1], 1, 8 << 20)
+last = libc.malloc(8 << 20)  # keeps the end of the heap in use, so that nothing below it can be trimmed
+for block in blocks:
+    libc.free(block)
+reset_peak_rss()
+print(peak_rss_bytes() >> 20)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps freed blocks this way")
+def test_freed_blocks_go_back_to_the_system() -> None:
+    held = {}
+    for way in ("keep", "return"):
+        done = subprocess.run([sys.executable, "-c", FREE_BLOCKS, way], capture_output=True, text=True, check=True)
+        held[way] = int(done.stdout)
+    assert held["keep"] - held["return"] >= 100  # MiB, of the 128 that were freed

@@ -18,7 +18,6 @@ from modelwright.loading import (
     load_model,
     load_tokenizer,
     missing_weight_files,
-    normalised_rope,
     read_config,
     resolve_model,
 )
@@ -228,13 +227,3 @@ def test_tokenizer_ids_must_have_rows(folder: Path) -> None:
     (folder.parent / "bare" / "config.json").write_bytes((folder / "config.json").read_bytes())
     with pytest.raises(LoadError, match="tokenizer of"):
         load_tokenizer(resolve_model(str(folder.parent / "bare")))
-
-
-def test_legacy_rope_settings() -> None:
-    assert normalised_rope({}) == {"rope_type": "default", "rope_theta": 10000.0}
-    legacy = {"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 2.0}}
-    assert normalised_rope(legacy) == {"rope_type": "linear", "factor": 2.0, "rope_theta": 5e5}
-    assert normalised_rope({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1.0}}) == {
-        "rope_type": "yarn",
-        "rope_theta": 1.0,
-    }

@@ -47,8 +47,11 @@ def test_no_match_names_near_ones(tmp_path: Path, rows: list[RunRow]) -> None:
         find_run("deom", rows, [tmp_path])
     with pytest.raises(UsageError, match="runs list"):
         find_run("", rows, [tmp_path])
-    with pytest.raises(UsageError, match=r"without run\.json"):
+    with pytest.raises(UsageError, match=r"has no run\.json, so it is no run"):
         find_run(str(tmp_path), rows, [tmp_path])
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="is not a directory, so it is no run"):
+        find_run(str(tmp_path / "file"), rows, [tmp_path])
 
 
 def test_roots_are_remembered_once_and_forgotten(tmp_path: Path) -> None:

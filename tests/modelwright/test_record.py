@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from modelwright.errors import DamagedFileError, ModelwrightError
+from modelwright.errors import DamagedFileError, MissingFileError, ModelwrightError, UsageError
 from modelwright.files import sha256_json
 from modelwright.record import RECORD_NAME, new_record, read_record, write_record
 
@@ -43,16 +43,19 @@ def test_fields_of_a_room_or_a_later_minor_version_survive(tmp_path: Path) -> No
 
 
 def test_no_run_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ModelwrightError, match=r"holds no run \(no run.json in it\)"):
+    with pytest.raises(UsageError, match=r"has no run\.json, so it is no run\. Give the directory of a run"):
         read_record(tmp_path)
-    with pytest.raises(ModelwrightError, match=r"holds no run \(no such directory\)"):
+    with pytest.raises(UsageError, match=r"gone does not exist\. Give the directory of a run"):
         read_record(tmp_path / "gone")
+    (tmp_path / "writer.lock").touch()
+    with pytest.raises(MissingFileError, match=r"run\.json, the record of this run, is missing\. Restore it from a copy"):
+        read_record(tmp_path)
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"{}", b'{"run_id": "UPPER"}', b"null", b'{"schema_version": "x"}'])
 def test_a_broken_record_is_named(tmp_path: Path, data: bytes) -> None:
     (tmp_path / RECORD_NAME).write_bytes(data)
-    with pytest.raises(DamagedFileError, match=re.escape(str(tmp_path / RECORD_NAME))):
+    with pytest.raises(DamagedFileError, match=re.escape(str(tmp_path / RECORD_NAME)) + ".*Restore it from a copy"):
         read_record(tmp_path)
 
 

@@ -15,10 +15,12 @@ from typing import Any
 
 import pytest
 
+from modelwright.errors import MissingFileError
 from modelwright.lock import writer_liveness
 from modelwright.rundir import RunDir
-from modelwright.runs_arguments import EXIT_CODES, HELP_PAGES
+from modelwright.runs_arguments import EXIT_CODES, FORMATS, HELP_PAGES, SORT_KEYS, STATUSES
 from modelwright.runs_cli import main
+from modelwright.scan import record_error
 
 TOY = Path(__file__).parents[1] / "helpers" / "toy_run.py"
 Start = Callable[..., "subprocess.Popen[bytes]"]
@@ -123,7 +125,7 @@ def test_damage_is_told_and_hides_nothing(runs: Runs) -> None:
         file.write(b'not json\n{"torn')
     (broken / "heartbeat.json").write_bytes(b"")
     code, text, _ = runs("show", "broken")
-    assert code == 0
+    assert code == 1
     for part in ("run.json is damaged", "heartbeat.json is damaged", "metrics.jsonl line 3", "last line is torn", "train/loss"):
         assert part in text
     assert as_json(runs("show", "broken", "--json"))["record"] is None
@@ -215,7 +217,7 @@ def test_resume_ends_with_the_code_of_the_command_and_refuses_with_reasons(runs:
     document = json.loads((path / "run.json").read_text())
     for change, reason in (
         ({"resume_command": []}, "no resume command"),
-        ({"resume_command": ["x", "--token", "[redacted]"]}, "held a secret"),
+        ({"resume_command": ["x", "--token", "[redacted]"]}, "a secret was taken out"),
         ({"cwd": "/nowhere/at/all"}, "is gone"),
         ({"resume_command": ["/no/such/program"]}, "cannot be started"),
     ):
@@ -301,5 +303,77 @@ def test_every_command_explains_itself(runs: Runs, page: tuple[str, ...]) -> Non
 
 def test_wrong_arguments_are_usage_errors(runs: Runs) -> None:
     assert runs()[0] == 2
-    assert runs("list", "--sort", "colour")[0] == 2
     assert runs("watch", "x", "--every", "0")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "allowed"),
+    [
+        (("list", "--status", "foo"), STATUSES),
+        (("list", "--status", "running", "--status", "foo"), STATUSES),
+        (("list", "--sort", "foo"), SORT_KEYS),
+        (("export", "x", "--metrics", "foo"), FORMATS),
+    ],
+    ids=" ".join,
+)
+def test_a_value_outside_a_closed_set_is_refused_in_one_sentence(runs: Runs, arguments: tuple[str, ...], allowed: tuple[str, ...]) -> None:
+    code, text, error = runs(*arguments)
+    assert (code, text) == (2, "")
+    assert error == f"{arguments[-2]}: found 'foo'; allowed: {', '.join(allowed)}.\n"
+    assert json.loads(runs(*arguments, "--json")[1]) == {"message": error.strip(), "exit_code": 2}
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_every_status_can_be_asked_for(runs: Runs, status: str) -> None:
+    finished("one")
+    assert len(as_json(runs("list", "--json", "--status", status))["runs"]) == (status == "completed")
+
+
+def test_what_is_no_run_is_said_alike_by_every_command(runs: Runs, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("x")
+    for name, sentence in (
+        ("empty", "has no run.json, so it is no run. Give the directory of a run; `modelwright runs list` shows them."),
+        ("file", "is not a directory, so it is no run. Give the directory of a run; `modelwright runs list` shows them."),
+    ):
+        for command in (["show"], ["watch"], ["pause"], ["resume"], ["export"]):
+            assert runs(*command, name) == (2, "", f"{name} {sentence}\n")
+        assert as_json(runs("show", name, "--json")) == {"message": f"{name} {sentence}", "exit_code": 2}
+        assert as_json(runs("resume", str(tmp_path / name), "--json"))["message"] == f"{tmp_path / name} {sentence}"
+    code, _, error = runs("show", "nowhere/at/all")
+    assert code == 2 and "found no run 'nowhere/at/all'" in error and "Traceback" not in error
+    assert runs("show", "~no-such-user-here")[0] == 2
+    assert runs("show", "a" * 300)[0] == 1
+
+
+def test_a_lost_record_is_one_sentence_in_every_command(runs: Runs) -> None:
+    path = finished("one")
+    (path / "run.json").unlink()
+    sentence = str(record_error(path))
+    assert sentence.startswith(f"{path}/run.json, the record of this run, is missing. Restore it from a copy")
+    assert sentence in runs("list")[1]
+    for name in ("one", str(path)):
+        assert runs("show", name)[0] == 1 and sentence in runs("show", name)[1]
+        assert runs("watch", name)[0] == 1 and sentence in runs("watch", name)[1]
+        assert runs("resume", name) == (1, "", f"{sentence}\n")
+        assert runs("export", name) == (1, "", f"{sentence}\n")
+    assert as_json(runs("resume", "one", "--json")) == {"message": sentence, "exit_code": 1}
+    with pytest.raises(MissingFileError, match="the record of this run, is missing"):
+        RunDir.open_reader(path)
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o444, 0o111])
+def test_a_run_that_may_not_be_read(runs: Runs, mode: int) -> None:
+    path = finished("one")
+    path.chmod(mode)
+    if os.access(path, os.R_OK | os.X_OK):
+        pytest.skip("this user may read everything")
+    try:
+        for command in ("show", "watch", "pause", "resume", "export"):
+            code, text, error = runs(command, str(path))
+            assert code in (0, 1, 10, 13) and "Traceback" not in error
+            if mode != 0o111:
+                assert (code, text) == (1, "") and "run.json: permission denied" in error
+        assert runs("list")[0] == 0
+    finally:
+        path.chmod(0o755)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from modelwright import heartbeat, lock, record
+from modelwright.errors import StorageError, UsageError
 from modelwright.rundir import RunDir
-from modelwright.scan import DEFAULT_STEM, LOCK_NAME, RECORD_NAME, TERMINAL, RunRow, find_runs, row, signature, summarise
+from modelwright.scan import DEFAULT_STEM, LOCK_NAME, RECORD_NAME, TERMINAL, RunRow, find_runs, record_error, row, signature, summarise
 
 
 def make(path: Path, **options: object) -> Path:
@@ -64,7 +65,7 @@ def test_a_damaged_record_is_named(tmp_path: Path, content: bytes) -> None:
     (path / "run.json").write_bytes(content)
     entry = read(path)
     assert entry.state == entry.status == "damaged"
-    assert "run.json is damaged" in entry.problem
+    assert "run.json is damaged" in entry.problem and "Restore it from a copy" in entry.problem
 
 
 def test_a_lost_record_is_still_a_run(tmp_path: Path) -> None:
@@ -72,7 +73,23 @@ def test_a_lost_record_is_still_a_run(tmp_path: Path) -> None:
     (path / "run.json").unlink()
     assert list(find_runs(tmp_path, [])) == [str(path)]
     entry = read(path)
-    assert entry.state == "damaged" and "is missing" in entry.problem and entry.step == 3
+    assert entry.state == "damaged" and entry.problem == str(record_error(path)) and "is missing" in entry.problem
+    assert (entry.step, entry.attempt) == (3, 1) and entry.run_id  # the snapshot says so
+    (path / "heartbeat.json").unlink()
+    assert (read(path).attempt, read(path).run_id) == (None, "")
+
+
+def test_why_there_is_no_record(tmp_path: Path) -> None:
+    assert record_error(make(tmp_path / "r")) is None
+    (tmp_path / "file").touch()
+    for path, kind, words in (
+        (tmp_path, UsageError, "has no run.json, so it is no run"),
+        (tmp_path / "gone", UsageError, "does not exist"),
+        (tmp_path / "file", UsageError, "is not a directory"),
+        (tmp_path / ("a" * 300), StorageError, "name is too long"),
+    ):
+        error = record_error(path)
+        assert type(error) is kind and words in str(error)
 
 
 def test_a_damaged_heartbeat_does_not_hide_the_record(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -55,12 +56,15 @@ def test_the_seeds_command_as_a_dry_run_writes_exactly_three_files(workplace: Pa
     assert plan["rungs"][3]["method_parameters"]["rope_parameters"]["rope_theta"] == pytest.approx(10000 * 8 ** (16 / 14), rel=1e-6)
     assert plan["parameters"]["counted_by"] == "meta device"
     assert plan["data"]["records_sampled"] == 32
-    assert plan["contract"]["digest_to_sign"] == config["config_sha256"]
+    assert plan["config_sha256"] == config["config_sha256"]
     assert any("no contract" in warning for warning in plan["warnings"])
-    assert any("wishes for distillation" in warning for warning in config["warnings"])
+    assert any("wishes for distillation" in note for note in config["notes"])
+    assert config["warnings"] == []
     assert {"gpu_name", "vram_total", "vram_free", "gpu_count", "ram_total", "ram_free", "memory_plan"} <= set(hardware)
-    out = capsys.readouterr().out
-    assert config["config_sha256"] in out
+    out, err = capsys.readouterr()
+    assert out.count(config["config_sha256"]) == 1 and f"config digest: {config['config_sha256']}" in out
+    assert "sign" not in out
+    assert err.startswith("checking the model and the dataset …\n")
 
 
 def test_a_dry_run_reads_no_weights(workplace: Path) -> None:
@@ -71,7 +75,9 @@ def test_a_dry_run_reads_no_weights(workplace: Path) -> None:
 
 def test_a_yarn_plan_states_the_attention_factor(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SEED, "--dry-run", "--json", "--context-method", "yarn", "--yarn-ramp", "paper"]) == 0
-    plan = json.loads(capsys.readouterr().out)
+    out, err = capsys.readouterr()
+    plan = json.loads(out)
+    assert "checking" not in err
     assert plan["status"] == "planned"
     assert plan["rungs"][3]["attention_factor"] == pytest.approx(1.207944, rel=1e-6)
     assert plan["rungs"][3]["method_parameters"]["context_extension"]["options"]["ramp"] == "paper"
@@ -165,13 +171,124 @@ def test_a_tokenizer_beyond_the_embeddings_exits_5(workplace: Path, capsys: pyte
 def test_five_faults_are_five_lines(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [
         "--base-model", "models/tiny-llama", "--dataset", "ftp://x", "--template", "nope", "--lora-rank", "900",
-        "--target-context", "5", "--persona", "brave",
+        "--target-context", "5", "--persona", "brave", "--dry-run",
     ]  # fmt: skip
     code, err = run(words, capsys)
     assert code == 2
     assert [line.split(":")[0] for line in sorted(err.splitlines())] == [
         "--dataset", "--lora-rank", "--persona", "--target-context", "--template",
     ]  # fmt: skip
+
+
+HEAVY = "{'torch', 'transformers', 'datasets', 'peft', 'accelerate', 'huggingface_hub', 'numpy', 'pyarrow'}"
+
+
+def in_a_fresh_process(words: list[str]) -> tuple[int, str, set[str]]:
+    """Exit code, what was said, and the heavy packages that were imported for it."""
+    code = (
+        "import sys; from scaler_wizard.cli import main; code = main(sys.argv[1:]); "
+        f"print(*({HEAVY} & set(sys.modules)), file=sys.stdout); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr, set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            [*without("--template"), "--template", "nope", "--target-context", "8192", "--context-schedule", "4096,1024,foo"],
+            ["--template: found 'nope'", "--context-schedule: found 'foo'", "--context-schedule: found 1024"],
+        ),
+        (
+            [*without("--dataset"), "--dataset", "local://data/none.jsonl", "--probes", "passkye"],
+            ["data/none.jsonl", "did you mean passkey"],
+        ),
+        ([*without("--base-model"), "--base-model", "owner/in-the-cloud", "--lora-rank", "0"], ["--lora-rank"]),
+        ([word for word in BASE if word != "--dry-run"], ["there is no file config/human_contract.yaml"]),
+    ],
+)
+def test_what_is_plainly_wrong_is_said_before_anything_heavy_is_imported(workplace: Path, words: list[str], said: list[str]) -> None:
+    code, err, heavy = in_a_fresh_process(words)
+    assert code in (2, 3) and heavy == set(), err
+    assert [text for text in said if text not in err] == []
+    assert len(err.splitlines()) == len(said) and "checking" not in err
+
+
+def test_settings_contract_and_model_are_judged_together(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*without("--base-model"), "--base-model", "no/such/model/anywhere", "--contract", "broken.yaml"]
+    (workplace / "broken.yaml").write_text("contract_version: 2.0.0\nsignoff: yes\n")
+    code, err = run([*words, "--seed", "-1"], capsys)
+    assert code == 2
+    assert "--seed" in err and "contract_version" in err and "no/such/model/anywhere" in err
+    code, err = run(words, capsys)
+    assert code == 3
+    assert "contract_version" in err and "no/such/model/anywhere" in err
+    assert "--seed" not in err
+
+
+def test_runtime_values_are_the_same_in_help_and_fault(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = "auto, cpu, single_gpu (multi_gpu and remote are not part of this version)"
+    assert main(["--help"]) == 0
+    assert values in " ".join(capsys.readouterr().out.split())
+    for name in ("tpu", "multi_gpu", "remote"):
+        code, err = run([*BASE, "--runtime", name], capsys)
+        assert code == 2 and f"allowed: {values}" in err, err
+
+
+def test_a_whole_section_cannot_be_set_to_one_value(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, err = run([*BASE, "--set", "scaling=5"], capsys)
+    assert (code, err.startswith("--set scaling=5: found one value for a whole section")) == (2, True), err
+
+
+def test_a_live_writer_is_named_with_what_to_do(workplace: Path) -> None:
+    """A second process holds the directory: the command says who, since when, and how to follow or pause it; exit 1, as for a held lock."""
+    script = (
+        "import sys; from modelwright.rundir import RunDir\n"
+        "run = RunDir.create('runs/held', kind='scaler_wizard', command=['the', 'first'])\n"
+        "print('ready', flush=True); sys.stdin.read(); run.close()"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None and writer.stdout.readline() == "ready\n"
+        since = json.loads((workplace / "runs" / "held" / "writer.lock").read_text())["since"]
+        words = [*SEED[:-1], "runs/held", "--dry-run"]
+        answers = [in_a_fresh_process([*words[:-1], *more]) for more in (["--dry-run"], ["--dry-run", "--seed", "-1"])]
+        writer.communicate("")
+    code, err, heavy = answers[0]
+    assert (code, heavy) == (1, set())
+    for part in (f"process {writer.pid} on host", since, "the first", "runs watch runs/held", "runs pause runs/held"):
+        assert part in err
+    assert "--resume" not in err
+    code, err, _ = answers[1]
+    assert code == 2 and "--seed" in err and f"process {writer.pid}" in err
+
+
+@pytest.mark.parametrize(
+    ("program", "number"),
+    [
+        (["-m", "scaler_wizard.cli"], signal.SIGINT),
+        (["-m", "modelwright.cli", "scale"], signal.SIGINT),
+        (["-m", "scaler_wizard.cli"], signal.SIGTERM),
+    ],
+    ids=["SIGINT", "SIGINT at the front door", "SIGTERM"],
+)
+def test_an_interrupt_before_the_run_is_one_sentence_and_exit_7(workplace: Path, program: list[str], number: signal.Signals) -> None:
+    process = subprocess.Popen([sys.executable, *program, *SEED, "--dry-run"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None and process.stderr.readline().startswith("checking")
+    process.send_signal(number)
+    out, err = process.communicate(timeout=300)
+    assert (process.returncode, out) == (7, "")
+    assert err == f"Interrupted by {number.name} before a run began: none was started.\n"
+    assert not (workplace / "runs").exists()
+
+
+def test_the_guide_and_the_help_agree_about_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "scaler-wizard.md").read_text(encoding="utf-8")
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert "Ctrl-C or SIGTERM before the run began (checks, dry run) | one sentence, no run is started | 7 |" in guide
+    assert "7 aborted by a human, SIGINT or SIGTERM, at any moment" in text
+    assert "1 unexpected, or a live process writes the run directory" in guide and "has a live writer" in text
 
 
 def test_contract_decides_between_0_and_3(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,9 +35,8 @@ def cpu_runtime(job: ResolvedJob) -> Runtime:
 
     hardware = inventory()
     profile = profile_of(hardware)
-    return Runtime(
-        hardware, profile, Arithmetic("cpu", "float32", False, "highest", 1), forecast(hungriest_request(job, profile)), False
-    )
+    arithmetic = Arithmetic("cpu", "float32", False, "highest", 1)
+    return Runtime(hardware, profile, arithmetic, forecast(hungriest_request(job, profile, 1 << 29)))
 
 
 @pytest.fixture

@@ -149,6 +149,15 @@ def test_passkey_stands_in_at_every_rung(workplace: Path) -> None:
     assert not any("passkey" in warning for warning in found.warnings)
 
 
+def test_a_template_that_wishes_for_distillation_is_no_warning_but_a_wish_of_the_user_is(workplace: Path) -> None:
+    found = job("--template", "balanced_scaling", "--strict")  # warnings would be errors
+    assert not any("distillation" in warning for warning in found.warnings)
+    assert any("template balanced_scaling wishes for distillation" in note for note in found.notes)
+    found = job("--template", "balanced_scaling", "--set", "distillation.use_distillation=true")
+    assert any("distillation was asked for" in warning for warning in found.warnings)
+    assert not found.distillation.use_distillation
+
+
 def test_qlora_only_when_named(workplace: Path) -> None:
     found = job("--template", "budget_context", ram_free=6)
     assert not found.scaling.use_qlora

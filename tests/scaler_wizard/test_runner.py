@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
 
 from helpers.small_job import small_job
-from modelwright.errors import RunLockedError
+from modelwright.errors import ConfigError, RunLockedError
 from modelwright.rundir import RunDir
+from scaler_wizard.cli import main
 from scaler_wizard.contract import ContractNotAcceptedError
 from scaler_wizard.pipeline import Pipeline
 from scaler_wizard.resolve import resolve_document
@@ -30,6 +32,22 @@ def test_a_refused_contract_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(ContractNotAcceptedError, match="signoff"):
         run_job(job)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("door", ["run_job", "command"])
+def test_the_contract_is_checked_before_the_hardware(tmp_path: Path, door: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A job whose contract fails and whose strategy no machine without a GPU and bitsandbytes can run: the contract is what is refused."""
+    job = small_job(tmp_path, contract={"signoff": "yes"}, scaling={"strategy": "qlora"})
+    if door == "run_job":
+        with pytest.raises(ContractNotAcceptedError, match="signoff"):
+            run_job(job)
+    else:
+        (tmp_path / "job.json").write_text(json.dumps(job))
+        assert main(["--config", str(tmp_path / "job.json")]) == 3
+        assert "signoff" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ConfigError, match="qlora"):  # with a contract in order the machine is what refuses
+        run_job(small_job(tmp_path, scaling={"strategy": "qlora"}))
 
 
 def test_a_pipeline_needs_the_token_of_its_own_run(tmp_path: Path) -> None:
