@@ -28,11 +28,11 @@ from modelwright.checkpoints import CheckpointStore
 from modelwright.control import signals_as_requests
 from scaler_wizard.bootstrap import bootstrap
 from scaler_wizard.circuit_breaker import CBConfig, CircuitBreaker
-from scaler_wizard.evaluation import Evaluator, Measured
-from scaler_wizard.ladder import Ladder
+from scaler_wizard.evaluation import Evaluator
 from scaler_wizard.preparation import prepare
 from scaler_wizard.resolve import resolve_document
 from scaler_wizard.rung_data import evaluation_texts, load_pool, training_windows
+from scaler_wizard.rung_training import RungTraining
 from scaler_wizard.runner import accept_contract, open_run
 from scaler_wizard.session import Session
 from scaler_wizard.training import stack_windows
@@ -136,13 +136,13 @@ def measure(root: Path, rounds: int, steps: int, batch: int, threads: int) -> di
         texts = evaluation_texts(pool, prepared.tokenizer, 2048, 4096)
         evaluator = Evaluator(session, prepared.model, prepared.tokenizer, texts)
         breaker = CircuitBreaker(CBConfig(), printer=lambda line: None)
-        ladder = Ladder(session, runtime, prepared, evaluator, breaker, pool, Measured({}, {}, ()), None)
+        training = RungTraining(session, runtime, prepared, evaluator, breaker, pool)
         rung = job.rungs[0]
         session.enter(rung)
         windows = training_windows(pool, job, rung, prepared.pad_id)
         for _ in range(rounds):
             found["bare"] += bare_block(prepared.model, windows, steps, batch)
-            trainer = ladder.trainer_for(rung)
+            trainer = training.trainer_for(rung)
             clock = StepClock()
             trainer.add_callback(clock)
             trainer.train()

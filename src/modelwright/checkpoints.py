@@ -9,18 +9,28 @@ caller's business.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
-import re
 import shutil
-import stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from itertools import count
 from pathlib import Path
 from typing import Any
 
+from modelwright.checkpoint_folders import (
+    MANIFEST_NAME,
+    NAME,
+    POINTER_NAME,
+    REPLACED,
+    STAGING,
+    check_name,
+    exchange,
+    marked,
+    owner_of,
+    remove_tree,
+    save_met_full_disk,
+    seal,
+    this_process,
+)
 from modelwright.clock import SYSTEM_CLOCK, Clock, stamp
 from modelwright.errors import (
     DamagedFileError,
@@ -28,7 +38,6 @@ from modelwright.errors import (
     MissingFileError,
     ModelwrightError,
     UsageError,
-    is_disk_full,
     storage_error,
 )
 from modelwright.files import (
@@ -36,19 +45,12 @@ from modelwright.files import (
     make_folder,
     read_json,
     remove_stale_temporaries,
-    sha256_bytes,
     sha256_file,
     sha256_json,
     write_json,
     write_text,
 )
-from modelwright.identity import ProcessIdentity, current_identity, liveness
-
-MANIFEST_NAME = "manifest.json"
-POINTER_NAME = "latest"
-STAGING, REPLACED = ".staging-", ".replaced-"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_numbers = count(1)
+from modelwright.identity import liveness
 
 
 @dataclass(frozen=True)
@@ -107,14 +109,14 @@ class CheckpointStore:
         check_name(name)
         if not self._writer:
             raise UsageError(f"{self.root} is open for reading only.")
-        staging = self.root / _marked(STAGING, name)
+        staging = self.root / marked(STAGING, name)
         try:
             try:
                 staging.mkdir()
             except OSError as error:
                 raise storage_error(error, staging, "create the folder") from error
             write(staging)
-            files = _seal(staging)
+            files = seal(staging)
             if not files:
                 raise UsageError(f"checkpoint {name}: found no file written; allowed: at least one.")
             manifest = {
@@ -131,7 +133,7 @@ class CheckpointStore:
             self._promote(staging, self.root / name, name)
         except BaseException as error:
             shutil.rmtree(staging, ignore_errors=True)
-            if isinstance(error, Exception) and not isinstance(error, DiskFullError) and _disk_full(error, self.root):
+            if isinstance(error, Exception) and not isinstance(error, DiskFullError) and save_met_full_disk(error, self.root):
                 raise DiskFullError(f"Cannot save the checkpoint {name}: no space left for {self.root}. Free some space.") from error
             raise
         write_text(self.root / POINTER_NAME, f"{name}\n", durable=False)
@@ -144,28 +146,28 @@ class CheckpointStore:
             if not os.path.lexists(target):
                 os.rename(staging, target)
                 fsync_directory(self.root)
-            elif _exchange(staging, target):
+            elif exchange(staging, target):
                 fsync_directory(self.root)
-                _remove_tree(staging)
+                remove_tree(staging)
             else:
                 replaced = self.root / staging.name.replace(STAGING, REPLACED, 1)
                 os.rename(target, replaced)
                 os.rename(staging, target)
                 fsync_directory(self.root)
-                _remove_tree(replaced)
+                remove_tree(replaced)
         except OSError as error:
             raise storage_error(error, target, "put the checkpoint in place") from error
 
     def discard(self, name: str) -> None:
         """Remove a checkpoint; it is gone from every list at once, its space a moment later."""
         check_name(name)
-        grave = self.root / _marked(STAGING, name)
+        grave = self.root / marked(STAGING, name)
         try:
             os.rename(self.root / name, grave)
             fsync_directory(self.root)
         except OSError as error:
             raise storage_error(error, self.root / name, "remove the checkpoint") from error
-        _remove_tree(grave)
+        remove_tree(grave)
 
     def prune(self, *, keep: int, protect: Iterable[str] = (), dry_run: bool = False) -> list[str]:
         """Remove all but the `keep` newest good checkpoints and the protected ones; returns the removed names, oldest
@@ -267,7 +269,7 @@ class CheckpointStore:
         for path in self._entries():
             if path.name.startswith(REPLACED):
                 names.add(path.name[len(REPLACED) :].split("~", 1)[0])
-            elif _NAME.fullmatch(path.name) and path.is_dir():
+            elif NAME.fullmatch(path.name) and path.is_dir():
                 names.add(path.name)
         return sorted(names)
 
@@ -325,9 +327,9 @@ class CheckpointStore:
         for path in self._entries():
             if not path.name.startswith((STAGING, REPLACED)):
                 continue
-            owner = _owner(path.name)
-            mine = owner is not None and owner == _me()
-            if mine or not (exclusive or owner is None or liveness(owner, here=_me()) == "dead"):
+            owner = owner_of(path.name)
+            mine = owner is not None and owner == this_process()
+            if mine or not (exclusive or owner is None or liveness(owner, here=this_process()) == "dead"):
                 continue
             target = self.root / path.name[len(REPLACED) :].split("~", 1)[0]
             try:
@@ -337,110 +339,4 @@ class CheckpointStore:
                     continue
             except OSError as error:
                 raise storage_error(error, target, "bring back the checkpoint") from error
-            _remove_tree(path)
-
-
-def check_name(name: str) -> str:
-    """Return `name` when it can name a checkpoint; otherwise UsageError."""
-    if not _NAME.fullmatch(name) or name == POINTER_NAME:
-        raise UsageError(
-            f"checkpoint name: found {name!r}; allowed: up to 128 letters, digits, dots, dashes and "
-            "underscores, beginning with a letter or "
-            f"digit, except {POINTER_NAME!r}."
-        )
-    return name
-
-
-def _seal(folder: Path) -> dict[str, dict[str, Any]]:
-    """Sync every file and folder below `folder` and list size and SHA-256 of every file."""
-    files: dict[str, dict[str, Any]] = {}
-    folders = [folder]
-    for path in sorted(folder.rglob("*")):
-        mode = path.lstat().st_mode
-        if stat.S_ISDIR(mode):
-            folders.append(path)
-            continue
-        if not stat.S_ISREG(mode):
-            raise UsageError(f"{path}: found a link or special file; allowed in a checkpoint: plain files and folders.")
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise storage_error(error, path, "sync") from error
-        files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": sha256_file(path)}
-    for path in reversed(folders):
-        fsync_directory(path)
-    if MANIFEST_NAME in files:
-        raise UsageError(f"checkpoint: found a file named {MANIFEST_NAME}; allowed: any other name, the store writes that one itself.")
-    return files
-
-
-def _exchange(first: Path, second: Path) -> bool:
-    """Swap two names in one step (Linux `renameat2` with RENAME_EXCHANGE); False where system or file system cannot."""
-    rename = _renameat2()
-    at_current_folder, exchange = -100, 2
-    return rename is not None and rename(at_current_folder, os.fsencode(first), at_current_folder, os.fsencode(second), exchange) == 0
-
-
-@cache
-def _renameat2() -> Any:
-    try:
-        return ctypes.CDLL(None, use_errno=True).renameat2
-    except (OSError, AttributeError):
-        return None
-
-
-def _remove_tree(path: Path) -> None:
-    try:
-        shutil.rmtree(path)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise storage_error(error, path, "remove the folder") from error
-
-
-@cache
-def _tag_of(pid: int) -> ProcessIdentity:
-    """This process with its long names cut down, so that they fit into a folder's name; `pid` only keys the cache
-    across forks."""
-    me = current_identity()
-    return ProcessIdentity(
-        pid=me.pid,
-        start_time=me.start_time,
-        boot_id=me.boot_id[:13],
-        host=sha256_bytes(me.host.encode())[:8],
-        namespace="".join(letter for letter in me.namespace if letter.isdigit()),
-    )
-
-
-def _me() -> ProcessIdentity:
-    return _tag_of(os.getpid())
-
-
-def _marked(kind: str, name: str) -> str:
-    """A folder name that tells what it is, for which checkpoint, and which process made it; parted by `~`."""
-    me = _me()
-    return "~".join((f"{kind}{name}", str(me.pid), str(me.start_time or ""), me.boot_id, me.namespace, me.host, str(next(_numbers))))
-
-
-def _owner(folder_name: str) -> ProcessIdentity | None:
-    """The process in a marked folder name; None when the name is not of our making."""
-    parts = folder_name.split("~")
-    if len(parts) != 7 or not parts[1].isdigit():
-        return None
-    start = int(parts[2]) if parts[2].isdigit() else None
-    return ProcessIdentity(pid=int(parts[1]), start_time=start, boot_id=parts[3], namespace=parts[4], host=parts[5])
-
-
-def _disk_full(error: BaseException, root: Path) -> bool:
-    """Whether a failed save is due to a full disk, also where a library hid the reason."""
-    if is_disk_full(error):
-        return True
-    try:
-        space = os.statvfs(root)
-    except OSError:
-        return False
-    return not isinstance(error, ModelwrightError) and space.f_bavail == 0
+            remove_tree(path)

@@ -37,6 +37,9 @@ _CAUSAL_MODEL_TYPES = frozenset(_CAUSAL_TYPES_TEXT.split())
 _CAUSAL_ARCHITECTURE = re.compile(r"(ForCausalLM|LMHeadModel)$")
 
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
+
+
 @dataclass(frozen=True)
 class ModelSource:
     """Where a model comes from. `path` is its folder, or None for a hub model that has not been fetched yet."""
@@ -78,6 +81,14 @@ def resolve_model(name_or_path: str, *, revision: str | None = None, offline: bo
     if offline:
         _cached_config(source)
     return source
+
+
+def resolve_tokenizer(name_or_path: str, *, revision: str | None = None, offline: bool = False) -> ModelSource:
+    """The same for a tokenizer: a folder that holds nothing but a tokenizer will do."""
+    path = Path(name_or_path).expanduser()
+    if path.is_dir() and not (path / "config.json").is_file() and any((path / name).is_file() for name in TOKENIZER_FILES):
+        return ModelSource(name_or_path, "local", path, None, offline or _hub_offline())
+    return resolve_model(name_or_path, revision=revision, offline=offline)
 
 
 def read_config(source: ModelSource) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 
 from modelwright.errors import ModelwrightError
+from scaler_wizard.evaluation import EvaluationInterrupted
 from scaler_wizard.metrics_logger import PROFILES
 from scaler_wizard.outcomes import BreakerStop
 from scaler_wizard.resolved import RungPlan
@@ -143,8 +144,12 @@ class EvaluationCallback(TrainerCallback):
         step = state.global_step
         if not every or step % every or step >= self.rung.steps:
             return
-        with self.session.busy(f"evaluating at {self.rung.length} tokens"):
-            value = self.evaluator.quick(self.rung.length)
+        try:
+            with self.session.busy(f"evaluating at {self.rung.length} tokens"):
+                value = self.evaluator.quick(self.rung.length)
+        except EvaluationInterrupted:  # the control callback, next in line, saves this step and leaves the loop
+            self.session.event("evaluation/interrupted", at_step=self.session.at.step, length=self.rung.length)
+            return
         self.guard.evaluated()
         at = self.session.at
         self.session.log("eval/perplexity", value, length=self.rung.length, split="held_out")

@@ -16,7 +16,7 @@ from typing import Any
 
 from modelwright.config import Layer
 from modelwright.data.references import DatasetReference
-from modelwright.loading import ModelSource, resolve_model
+from modelwright.loading import ModelSource, resolve_tokenizer
 from modelwright.model_shape import ModelShape
 from scaler_wizard import draft_checks as checks
 from scaler_wizard import layers as reading
@@ -155,7 +155,7 @@ def _tokenizer(settings: Settings, offline: bool, findings: Findings, *, hub: bo
     """A tokenizer of its own is there; which of them are asked for is as for `_model`."""
     name = settings.model.tokenizer
     if name and needs_hub(name) == hub:
-        findings.guard(lambda: resolve_model(name, offline=offline))
+        findings.guard(lambda: resolve_tokenizer(name, offline=offline))
 
 
 def _output_dir(settings: Settings, arguments: Arguments, findings: Findings) -> None:

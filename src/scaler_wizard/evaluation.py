@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from modelwright.data.synthetic import generate_rows
 from modelwright.errors import MissingFileError, UsageError
 from modelwright.files import read_json, write_json
 from modelwright.probes.registry import find_probes
@@ -64,8 +65,18 @@ class Evaluator:
         self.registry = find_probes(PROBE_GROUP if _names_third_party(session) else None)
 
     def quick(self, length: int) -> float:
-        """Evaluation perplexity at `length` tokens on the held-out texts; may be infinite or NaN."""
-        return self._perplexity(length)["perplexity"]
+        """Evaluation perplexity at `length` tokens on the held-out texts; may be infinite or NaN.
+
+        Raises EvaluationInterrupted when the session is asked to halt.
+        """
+        return float(self._perplexity(length)["perplexity"])
+
+    def calibrate(self, length: int) -> float:
+        """Perplexity of one generated text at `length` tokens, whatever the dataset is; may be infinite or NaN.
+
+        Raises EvaluationInterrupted when the session is asked to halt.
+        """
+        return float(self._perplexity(length, [synthetic_text(self.tokenizer, length, self.session.job.seed)])["perplexity"])
 
     def measure(self, name: str, lengths: Sequence[int], probes: Sequence[str]) -> Measured:
         """Perplexity and every probe at each of `lengths`; each finished piece is kept in `evaluations/<name>.json`.
@@ -100,12 +111,12 @@ class Evaluator:
 
     # ---- pieces --------------------------------------------------------------------------------------------------
 
-    def _perplexity(self, length: int) -> dict[str, Any]:
+    def _perplexity(self, length: int, texts: Sequence[str] | None = None) -> dict[str, Any]:
         try:
             result = perplexity(
                 self.model,
                 self.tokenizer,
-                self.texts,
+                self.texts if texts is None else texts,
                 length,
                 logits_chunk=self.session.job.training.loss_chunk,
                 should_stop=self._should_stop,
@@ -158,6 +169,18 @@ class Evaluator:
         self.session.log(f"probe/{probe}/{length}", detail["mean"], length=length)
         if probe == ACCURACY_PROBE:
             self.session.log("eval/accuracy", detail["mean"], length=length, split="probe")
+
+
+def synthetic_text(tokenizer: Any, length: int, seed: int) -> str:
+    """Generated long-form prompts with their answers, joined until they fill `length` tokens."""
+    parts: list[str] = []
+    tokens = 0
+    for row in generate_rows("longform", length, seed):
+        parts.append("\n\n".join(row.values()))
+        tokens += len(tokenizer(parts[-1], add_special_tokens=False, verbose=False)["input_ids"])
+        if tokens >= length:
+            break
+    return "\n\n".join(parts)
 
 
 def rung_scores(measured: Measured, base: Measured, rung: RungPlan, base_length: int) -> dict[str, float]:

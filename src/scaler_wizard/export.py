@@ -131,12 +131,13 @@ def check_ids(tokenizer: Any, text: str, length: int) -> list[int]:
 
 
 def logits_of(model: Any, ids: list[int]) -> Any:
-    """Logits [T, V] in float32 on the CPU."""
+    """Logits [T, V] in float32 on the CPU, whatever the model read before."""
     import torch
 
-    from modelwright.probes.quiet import undisturbed
+    from modelwright.probes.quiet import start_afresh, undisturbed
 
     with undisturbed(model):
+        start_afresh(model)
         return model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits[0].float().cpu()
 
 

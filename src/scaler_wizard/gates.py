@@ -1,15 +1,19 @@
 """Human gates: a rung that grows too fast, or that the contract does not cover, waits for a person.
 
 An open gate keeps the process alive and the heartbeat going. When nobody answers within the timeout the run's status
-becomes
-`paused`; the process goes on waiting, and an answer still counts. A `pause` request at a gate saves nothing new
+becomes `paused`; the process goes on waiting, and an answer still counts. A `pause` request at a gate saves nothing new
 (everything is promoted already) and ends the process with exit code 9.
+
+In prompt mode a line typed at the terminal answers too. What was typed before the question stood there answers
+nothing, a pipe is nobody's terminal, and a job in the background leaves the terminal to the shell.
 """
 
 from __future__ import annotations
 
+import os
 import select
 import sys
+import termios
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from scaler_wizard.session import Session
 
 LOOK_EVERY_S = 0.2
+YES, NO = ("y", "yes", "approve"), ("n", "no", "abort")
 
 
 @dataclass(frozen=True)
@@ -68,12 +73,15 @@ def wait_at_gate(session: Session, asked: str, reason: str) -> Approval:
     Raises HumanStop on abort, stop or a signal, Paused on a pause request.
     """
     job = session.job
-    session.open_gate(asked, reason, job.gate.timeout_s)
+    terminal = asked_terminal(job)
+    if terminal is not None and _in_foreground(terminal):
+        termios.tcflush(terminal, termios.TCIFLUSH)
+    session.open_gate(asked, reason, job.gate.timeout_s, at_terminal=terminal is not None)
     deadline = session.clock.monotonic() + job.gate.timeout_s
     paused = False
     try:
         while True:
-            approval = _look(session)
+            approval = _look(session) or _answer(session, terminal)
             if approval is not None:
                 session.event("gate/approved", actor=approval.actor, reason=approval.reason, question=asked)
                 return approval
@@ -107,10 +115,48 @@ def _look(session: Session) -> Approval | None:
         session.control.ack(
             request, "refused", reason=f"a gate takes approve, abort, stop and pause, not {request.kind}"
         )
-    if session.job.gate.mode == "prompt" and sys.stdin.isatty() and select.select([sys.stdin], [], [], 0)[0]:
-        answer = sys.stdin.readline().strip().lower()
-        if answer in ("y", "yes", "approve"):
-            return Approval("terminal", "answered at the prompt")
-        if answer in ("n", "no", "abort"):
-            raise HumanStop("The gate was answered with no at the terminal.", "abort", "terminal")
     return None
+
+
+def asked_terminal(job: ResolvedJob) -> int | None:
+    """The descriptor of the terminal that prompt mode asks at; None in another mode, and where nobody can type."""
+    if job.gate.mode != "prompt" or sys.stdin is None:
+        return None
+    try:
+        descriptor = sys.stdin.fileno()
+    except (OSError, ValueError):  # closed, or not a file
+        return None
+    return descriptor if os.isatty(descriptor) else None
+
+
+def _answer(session: Session, terminal: int | None) -> Approval | None:
+    """A line typed at the terminal. Raises HumanStop for a no."""
+    line = None if terminal is None else _typed(terminal)
+    if line is None:
+        return None
+    word = line.strip().lower()
+    if word in YES:
+        return Approval("terminal", "answered at the prompt")
+    if word in NO:
+        raise HumanStop("The gate was answered with no at the terminal.", "abort", "terminal")
+    session.ask(f"Found {line.strip()!r}; allowed: yes or no.")
+    return None
+
+
+def _typed(terminal: int) -> str | None:
+    """The line that waits at the terminal; None without one, at an end of file, and for a job in the background (which
+    reading would suspend).
+    """
+    if not _in_foreground(terminal) or not select.select([terminal], [], [], 0)[0]:
+        return None
+    try:
+        return os.read(terminal, 4096).decode(errors="replace") or None
+    except OSError:  # the terminal is gone
+        return None
+
+
+def _in_foreground(terminal: int) -> bool:
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False

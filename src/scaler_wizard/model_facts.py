@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelwright.data.references import DatasetReference, parse_reference
-from modelwright.loading import HUB_ID, TINY_PREFIX, ModelSource, check_causal_lm, read_config, resolve_model
+from modelwright.loading import HUB_ID, TINY_PREFIX, ModelSource, check_causal_lm, read_config, resolve_model, resolve_tokenizer
 from modelwright.model_shape import ModelShape
 from scaler_wizard.job import DatasetSection
+
+if TYPE_CHECKING:
+    from scaler_wizard.resolved import ResolvedJob
 
 SOURCE_OF_SCHEME = {"hf": "huggingface_hub", "local": "local_upload", "synthetic": "synthetic"}
 SCHEME_OF_SOURCE = {source: scheme for scheme, source in SOURCE_OF_SCHEME.items()}
@@ -114,3 +117,13 @@ def dataset_uri(section: DatasetSection) -> str:
 def dataset_reference(section: DatasetSection) -> DatasetReference:
     """The parsed reference of a dataset section. Raises UsageError."""
     return parse_reference(dataset_uri(section))
+
+
+def tokenizer_source(job: ResolvedJob) -> ModelSource:
+    """Where the job's tokenizer comes from. The revision is the base model's, so it says nothing about another repository's
+    tokenizer.
+
+    Raises LoadError.
+    """
+    revision = job.model.revision if job.model.tokenizer == job.model.base_model else None
+    return resolve_tokenizer(job.model.tokenizer, revision=revision, offline=job.offline)

@@ -6,12 +6,16 @@ breaker, 7 human, 8 checkpoint, 9 paused.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from modelwright.errors import ModelwrightError
+
+
+CPU_ALLOCATION_FAILED = "can't allocate memory"  # PyTorch's CPU allocator has no exception class of its own
 
 
 class HardwareShortfall(ModelwrightError):
@@ -69,3 +73,11 @@ class RunResult:
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return {**asdict(self), "run_dir": str(self.run_dir), "artifacts": list(self.artifacts)}
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an accelerator, PyTorch's CPU allocator or Python itself found no memory."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and CPU_ALLOCATION_FAILED in str(error))

@@ -29,11 +29,12 @@ from scaler_wizard.evaluation import (
     short_context_regression,
 )
 from scaler_wizard.export import ExportReport, export
-from scaler_wizard.ladder import Climbed, Ladder, copy_state, halted
+from scaler_wizard.ladder import Climbed, Ladder, copy_state
 from scaler_wizard.outcomes import BreakerStop, RunResult
 from scaler_wizard.preparation import Prepared, context_of, prepare, write_context
 from scaler_wizard.report import write_report
 from scaler_wizard.rung_data import TextPool, evaluation_texts, load_pool
+from scaler_wizard.rung_training import halted
 from scaler_wizard.sentences import canonical_sentence
 from scaler_wizard.session import Session
 from scaler_wizard.telegram import Action, print_telegram, print_telegram_to_stderr
@@ -227,11 +228,12 @@ class Pipeline:
         sentence = canonical_sentence(
             "done",
             job.alerts.language,
-            job.alerts.canonical_sentence,
+            None if climbed.shortfall else job.alerts.canonical_sentence,  # a shortfall must be read
             context=climbed.rung.length,
             scores=climbed.shortfall or headline,
         )
-        session.telegram("continue", "", sentence=sentence)
+        triggers = ["score_floor"] if climbed.shortfall else []
+        session.telegram("warn" if climbed.shortfall else "continue", climbed.shortfall, triggers=triggers, sentence=sentence)
         session.event("run/completed", achieved_context=climbed.rung.length, shortfall=climbed.shortfall)
         session.report("completed", sentence)
         return RunResult(

@@ -138,9 +138,10 @@ def sample_data(job: ResolvedJob) -> dict[str, Any]:
     from modelwright.data.packing import length_histogram, pack
     from modelwright.data.references import parse_reference
     from modelwright.data.sources import load_records
-    from modelwright.loading import check_tokenizer, load_tokenizer, resolve_model
+    from modelwright.loading import check_tokenizer, load_tokenizer
+    from scaler_wizard.model_facts import tokenizer_source
 
-    tokenizer = load_tokenizer(resolve_model(job.model.tokenizer, revision=job.model.revision, offline=job.offline))
+    tokenizer = load_tokenizer(tokenizer_source(job))
     if not job.model.resize_embeddings:
         check_tokenizer(tokenizer, ModelShape.from_config(job.model_config).vocabulary)
     records = load_records(parse_reference(job.dataset.reference), limit=RECORDS_CHECKED, offline=job.offline)

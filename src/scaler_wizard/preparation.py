@@ -14,6 +14,7 @@ from scaler_wizard import context_methods, strategies
 from scaler_wizard.bootstrap import Runtime
 from scaler_wizard.chunked_loss import why_not_chunked
 from scaler_wizard.context_methods.base import ContextMethod
+from scaler_wizard.model_facts import tokenizer_source
 from scaler_wizard.resolved import ResolvedJob
 from scaler_wizard.strategies import ScalerStrategy, StrategyPlan, TrainableShare
 from scaler_wizard.strategies.lora import trainable_share
@@ -48,7 +49,7 @@ def prepare(job: ResolvedJob, runtime: Runtime) -> Prepared:
     strategy = strategies.get(job.scaling.strategy)
     _check_support(strategy, job, runtime)
     source = resolve_model(job.model.base_model, revision=job.model.revision, offline=job.offline)
-    tokenizer = load_tokenizer(resolve_model(job.model.tokenizer, revision=job.model.revision, offline=job.offline))
+    tokenizer = load_tokenizer(tokenizer_source(job))
     model = load_model(
         source,
         dtype=runtime.arithmetic.weights,
@@ -58,7 +59,7 @@ def prepare(job: ResolvedJob, runtime: Runtime) -> Prepared:
     resized = _fit_vocabulary(model, tokenizer, job)
     base_config = model.config.to_dict()
     seed_everything(job.seed)
-    plan = strategy_plan(job, force_embeddings=resized)
+    plan = strategy_plan(job, resized=resized)
     adapted = strategy.prepare(model, plan)
     return Prepared(
         model=adapted,
@@ -72,15 +73,16 @@ def prepare(job: ResolvedJob, runtime: Runtime) -> Prepared:
     )
 
 
-def strategy_plan(job: ResolvedJob, force_embeddings: bool = False) -> StrategyPlan:
-    """The resolved settings as a strategy wants them."""
+def strategy_plan(job: ResolvedJob, resized: bool = False) -> StrategyPlan:
+    """The resolved settings as a strategy wants them; `resized` when the vocabulary was given new rows."""
     scaling = job.scaling
     return StrategyPlan(
         strategy=scaling.strategy,
         rank=scaling.lora_rank,
         alpha=scaling.lora_alpha,
         dropout=scaling.lora_dropout,
-        train_embeddings=scaling.train_embeddings or force_embeddings,
+        train_embeddings=scaling.train_embeddings or resized,
+        train_head=resized,
         use_rslora=scaling.use_rslora,
         use_dora=scaling.use_dora,
         rank_pattern=scaling.rank_pattern,
@@ -128,9 +130,10 @@ def _fit_vocabulary(model: Any, tokenizer: Any, job: ResolvedJob) -> bool:
     added.
     """
     rows = model.get_input_embeddings().weight.shape[0]
-    if not job.model.resize_embeddings or len(tokenizer) <= rows:
+    needed = max(tokenizer.get_vocab().values(), default=-1) + 1  # ids may have gaps, so their number says too little
+    if not job.model.resize_embeddings or needed <= rows:
         check_tokenizer(tokenizer, rows)
         return False
     seed_everything(job.seed)
-    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model.resize_token_embeddings(needed, mean_resizing=False)
     return True

@@ -30,11 +30,14 @@ class ProgressLine:
         self._last = ""
         self._printed = ""
         self._live: Any = None
+        self._held = False
 
     def update(self, at: Position, message: str, *, force: bool = False) -> None:
         """Show the position, at most every quarter of a second on a terminal and every 5 s elsewhere; a new message at
         once. Where lines cannot be rewritten, the line that stands there already is not printed again.
         """
+        if self._held:
+            return
         now = time.monotonic()
         if now < self._next and not (force and message != self._last):
             return
@@ -57,6 +60,14 @@ class ProgressLine:
             self._live = Live(console=console, refresh_per_second=4, transient=False, redirect_stdout=both)
             self._live.start()
         self._live.update(Text(line))  # no markup: a message may hold brackets
+
+    def hold(self) -> None:
+        """Leave the terminal alone until `release`: someone is about to type there."""
+        self.close()
+        self._held = True
+
+    def release(self) -> None:
+        self._held = False
 
     def close(self) -> None:
         if self._live is not None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelwright.clock import SYSTEM_CLOCK, Clock
 from modelwright.errors import EXIT_PAUSED, ModelwrightError, Paused, is_disk_full
-from scaler_wizard.outcomes import BreakerStop, HumanStop, RunResult
+from scaler_wizard.outcomes import BreakerStop, HardwareShortfall, HumanStop, RunResult, ran_out_of_memory
 
 if TYPE_CHECKING:
     from modelwright.rundir import RunDir
@@ -178,6 +178,11 @@ def _ended(session: Session, work: Callable[[], RunResult]) -> RunResult:
         if is_disk_full(error):
             reason = "disk"
             result = _paused(session, reason)
+        elif ran_out_of_memory(error):
+            words = (str(error) or type(error).__name__).splitlines()[0]
+            message = f"Memory ran out while {session.at.doing} ({words}). Use a shorter target or a smaller model."
+            session.event("run/failed", reason=message, exit_code=HardwareShortfall.exit_code)
+            result = _unfinished(session, "failed", HardwareShortfall.exit_code, message, message)
         elif isinstance(error, ModelwrightError):
             session.event("run/failed", reason=str(error), exit_code=error.exit_code)
             result = _unfinished(session, "failed", error.exit_code, str(error), str(error))

@@ -7,6 +7,8 @@ step is the offset of the rung plus the step inside it. Imports no torch.
 from __future__ import annotations
 
 import logging
+import shlex
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -288,35 +290,52 @@ class Session:
 
     # ---- gates ---------------------------------------------------------------------------------------------------
 
-    def open_gate(self, asked: str, reason: str, timeout_s: float) -> None:
+    def open_gate(self, asked: str, reason: str, timeout_s: float, *, at_terminal: bool = False) -> None:
+        """Show a gate to everyone who may answer; `at_terminal` when a line typed there is an answer too."""
         self.event("gate/opened", question=asked, reason=reason, timeout_s=timeout_s)
         self.reporter.open_gate(asked, timeout_s)
         self.report("running", asked)
-        self.say(f"Gate: {asked} ({reason}) Answer with: modelwright runs approve {self.path}")
+        command = f"modelwright runs approve {shlex.quote(str(self.path))}"
+        if not at_terminal:
+            self.say(f"Gate: {asked} ({reason}) Answer with: {command}")
+            return
+        if self.progress is not None:
+            self.progress.hold()
+        self.ask(f"Gate: {asked} ({reason})\nType yes or no and Enter, or answer elsewhere with: {command}")
+
+    def ask(self, sentence: str) -> None:
+        """A line for the person who is to answer at the terminal; standard error where standard output belongs to a program."""
+        print(sentence, file=sys.stderr if self.quiet else sys.stdout, flush=True)
 
     def gate_timed_out(self, asked: str) -> None:
         """Nobody answered: the run is paused, the process waits on."""
         self.event("gate/timed_out", question=asked)
         self.report("paused", asked)
+        self.say("Nobody answered in time: the run is paused. It waits here, and an answer still counts.")
 
     def close_gate(self) -> None:
         self.reporter.close_gate()
+        if self.progress is not None:
+            self.progress.release()
 
     # ---- settings that the run itself changed --------------------------------------------------------------------
 
     def halved(self, rung: RungPlan) -> RungPlan:
-        """The rung with half the micro-batch if it ran out of GPU memory before, else as planned."""
-        if not self.was_halved(rung):
+        """The rung with a smaller micro-batch if it ran out of memory before, else as planned.
+
+        Smaller is half; where half leaves windows over, the next smaller divisor, so that every step still trains the same windows.
+        """
+        size = rung.micro_batch_size
+        if not self.was_halved(rung) or size < 2:
             return rung
-        return replace(
-            rung, micro_batch_size=rung.micro_batch_size // 2, gradient_accumulation=2 * rung.gradient_accumulation
-        )
+        smaller = next(part for part in range(size // 2, 0, -1) if size % part == 0)
+        return replace(rung, micro_batch_size=smaller, gradient_accumulation=rung.gradient_accumulation * (size // smaller))
 
     def was_halved(self, rung: RungPlan) -> bool:
         return rung.length in self.run.record.details.get("halved_rungs", [])
 
     def halve(self, rung: RungPlan) -> RungPlan:
-        """Remember that `rung` needs half its micro-batch, and return it so."""
+        """Remember that `rung` needs a smaller micro-batch, and return it so."""
         self.run.update(halved_rungs=[*self.run.record.details.get("halved_rungs", []), rung.length])
         return self.halved(rung)
 

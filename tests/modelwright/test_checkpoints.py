@@ -58,7 +58,7 @@ def test_list_is_by_step_and_latest_by_order_of_saving(tmp_path: Path) -> None:
 @pytest.mark.parametrize("atomic", [True, False])
 def test_a_second_save_of_a_name_replaces_the_first(tmp_path: Path, atomic: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not atomic:
-        monkeypatch.setattr(module, "_exchange", lambda first, second: False)
+        monkeypatch.setattr(module, "exchange", lambda first, second: False)
     store = CheckpointStore(tmp_path)
     store.save("a", content("old"), step=1)
     store.save("a", content("new"), step=2)
@@ -72,12 +72,12 @@ def test_killed_between_the_two_renames_the_old_one_is_still_found_and_comes_bac
     """Where the file system cannot swap names there is a moment without the name; readers look behind it."""
     store = CheckpointStore(tmp_path)
     store.save("a", content("old"), step=1)
-    os.rename(tmp_path / "a", tmp_path / module._marked(module.REPLACED, "a"))
+    os.rename(tmp_path / "a", tmp_path / module.marked(module.REPLACED, "a"))
     reader = CheckpointStore(tmp_path, writer=False)
     latest = reader.latest()
     assert latest is not None and latest.name == "a" and reader.verify("a") == []
     dead = tmp_path / "x"
-    code = "import sys; from modelwright import checkpoints as m; print(m._marked(m.REPLACED, 'a'))"
+    code = "import sys; from modelwright import checkpoints as m; print(m.marked(m.REPLACED, 'a'))"
     stale = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     os.rename(latest.path, tmp_path / stale)
     CheckpointStore(tmp_path)

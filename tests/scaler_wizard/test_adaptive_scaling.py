@@ -37,9 +37,7 @@ numbers = st.floats(min_value=0, max_value=1000, allow_nan=False)
 
 
 @given(numbers, numbers, numbers, numbers, numbers, st.integers(min_value=0, max_value=64))
-def test_rank_is_bounded_and_monotone_in_vram(
-    params: float, capacity: float, context: float, vram: float, more: float, gpus: int
-) -> None:
+def test_rank_is_bounded_and_monotone_in_vram(params: float, capacity: float, context: float, vram: float, more: float, gpus: int) -> None:
     targets = ScalingTargets(params, capacity, context)
     small = suggest_lora_config(targets, HardwareProfile(vram, gpus))
     large = suggest_lora_config(targets, HardwareProfile(vram + more, gpus))

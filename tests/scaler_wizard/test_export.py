@@ -89,9 +89,7 @@ def test_merged_weights_load_in_plain_transformers(opened: tuple[Session, Prepar
     assert torch.equal(logits_of(with_adapters, IDS), live)
 
 
-def test_a_merge_that_computes_something_else_is_not_written(
-    opened: tuple[Session, Prepared], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_merge_that_computes_something_else_is_not_written(opened: tuple[Session, Prepared], monkeypatch: pytest.MonkeyPatch) -> None:
     """The check is real: weights are disturbed between merging and writing, as a broken merge would."""
     session, prepared = opened
     session.job = replace(session.job, export=replace(session.job.export, merge=True))

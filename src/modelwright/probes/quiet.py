@@ -57,7 +57,8 @@ def start_afresh(model: torch.nn.Module) -> None:
     """
     for module in dynamic_rope_modules(model):
         if isinstance(module.rope_type, str) and hasattr(module, "original_max_seq_len"):
-            state = {"inv_freq": module.original_inv_freq.clone(), "max_seq_len_cached": module.original_max_seq_len}
+            original = module.original_inv_freq.to(module.inv_freq.device, copy=True)
+            state = {"inv_freq": original, "max_seq_len_cached": module.original_max_seq_len}
             _set_rope_state(module, state)
 
 

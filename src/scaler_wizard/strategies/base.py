@@ -31,7 +31,8 @@ class StrategyPlan:
     """What `prepare` will do.
 
     `rank`, `alpha` and `dropout` are LoRA's; `train_embeddings` adds the input embedding and every norm to the trained
-    parameters (Chen et al. 2023, LongLoRA, section 3.3); `adapter_parameters` is an estimate made before the model is
+    parameters (Chen et al. 2023, LongLoRA, section 3.3); `train_head` adds an output head that is not tied to it, because
+    new rows of a vocabulary exist nowhere but in what is trained and saved; `adapter_parameters` is an estimate made before the model is
     loaded (0 = not estimated).
     """
 
@@ -40,6 +41,7 @@ class StrategyPlan:
     alpha: int
     dropout: float
     train_embeddings: bool = False
+    train_head: bool = False
     use_rslora: bool = False
     use_dora: bool = False
     rank_pattern: Mapping[str, int] = field(default_factory=dict)

@@ -62,13 +62,15 @@ class LoraStrategy:
         from peft import LoraConfig, get_peft_model
 
         tied = is_tied(model)
-        also_trained = trained_whole(model) if plan.train_embeddings else None
+        also_trained = trained_whole(model) if plan.train_embeddings else []
+        if plan.train_head and not tied:
+            also_trained = sorted({*also_trained, head_name(model)})
         config = LoraConfig(
             r=plan.rank,
             lora_alpha=plan.alpha,
             lora_dropout=plan.dropout,
             target_modules="all-linear",
-            modules_to_save=also_trained,
+            modules_to_save=also_trained or None,
             ensure_weight_tying=bool(tied and also_trained),
             use_rslora=plan.use_rslora,
             use_dora=plan.use_dora,
@@ -140,6 +142,15 @@ def trained_whole(model: Any) -> list[str]:
         if module is embedding or "norm" in type(module).__name__.lower()
     }
     return sorted(found)
+
+
+def head_name(model: Any) -> str:
+    """Last name part of the output head. Raises LoadError for a model without one."""
+    head = model.get_output_embeddings()
+    for name, module in model.named_modules():
+        if module is head and head is not None:
+            return str(name.rpartition(".")[2])
+    raise LoadError(f"The model {type(model).__name__} has no output head of its own, so its vocabulary cannot grow.")
 
 
 def trainable_share(model: Module) -> TrainableShare:
