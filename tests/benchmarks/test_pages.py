@@ -73,6 +73,39 @@ SAMPLES: dict[str, dict[str, Any]] = {
         "results": [{"process": "modelwright --help", "p50_ms": 200.0, "min_ms": 90.0, "cpu_p50_ms": 80.0, "target_ms": 150}],
         "settings": {"run_directories": 2000, "repetitions": 3},
     },
+    "medic_decode": {
+        "results": [
+            {
+                "shape": "small",
+                "tokens": 4096,
+                "way": "collapsed A",
+                "median_us": 412.0,
+                "best_us": 400.0,
+                "ratio": 1.05,
+                "repeats": 40,
+                "cache_bytes_per_token": 768.0,
+            }
+        ],
+        "settings": {
+            "heads": {"small": "6 query and 3 KV heads of 32"},
+            "rank": 8,
+            "dtype": "float32",
+            "model": "modelwright/tiny-5m",
+            "context": 2048,
+        },
+        "generation": [{"way": "collapsed A", "tokens_per_s": 55.5, "ratio": 0.981, "blocks": 15}],
+        "decisions": [
+            {
+                "figure": "collapsed A / plain",
+                "where": "small",
+                "measured": 1.05,
+                "bound": 1.3,
+                "at": "most",
+                "kind": "acceptance 16",
+                "met": True,
+            }
+        ],
+    },
 }
 
 
@@ -105,6 +138,8 @@ def page(tmp_path: Path) -> str:
         "call p50 at most 10 µs: met; at least 100,000 events/s: by the clock met",
         "| MLflow | not measured: mlflow is not installed |",
         "150 ms: **missed**",
+        "| 4,096 | collapsed A | 0.412 | 1.05 | 768 | 40 |",
+        "- acceptance 16: collapsed A / plain (small) 1.05, at most 1.3: met",
     ],
 )
 def test_a_result_is_shown(page: str, words: str) -> None:

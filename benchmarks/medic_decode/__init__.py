@@ -1,0 +1,1 @@
+"""What a repaired KV cache costs while decoding."""

@@ -1,0 +1,1 @@
+"""CacheMedic: damage and repair the KV caches of language models, and measure both."""
