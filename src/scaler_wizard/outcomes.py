@@ -14,7 +14,6 @@ from typing import Any
 
 from modelwright.errors import ModelwrightError
 
-
 CPU_ALLOCATION_FAILED = "can't allocate memory"  # PyTorch's CPU allocator has no exception class of its own
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from scaler_wizard.runner import run_job
 from scaler_wizard.rung_training import RungTraining
+from scaler_wizard.runner import run_job
 
 
 def data_bytes() -> int:
