@@ -179,9 +179,7 @@ def main() -> int:
     print(table(rows, ["loop", "median_ms", "best_ms", "steps"]))
     print(f"ratio of medians {ratio:.3f} (limit {LIMIT})")
     settings = {name: value for name, value in vars(given).items() if name != "out"}
-    write_result(
-        given.out, benchmark="steptime", settings={**settings, "length": LENGTH}, results=rows, ratio=round(ratio, 4), limit=LIMIT
-    )
+    write_result(given.out, benchmark="steptime", settings={**settings, "length": LENGTH}, results=rows, ratio=round(ratio, 4), limit=LIMIT)
     return 0 if ratio <= LIMIT else 1
 
 

@@ -45,9 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Train tiny reference models from scratch. The 1.5m model takes about 40 minutes on two CPU cores.",
         epilog="example: modelwright models make-tiny --size 0.4m --out my-models",
     )
-    making.add_argument(
-        "--size", choices=(*SIZES, "all"), default="1.5m", help="which member of the family (default: 1.5m)"
-    )
+    making.add_argument("--size", choices=(*SIZES, "all"), default="1.5m", help="which member of the family (default: 1.5m)")
     making.add_argument(
         "--out",
         type=Path,
@@ -150,9 +148,7 @@ def _make_tiny(arguments: argparse.Namespace) -> int:
             print(f"{recipe.name}: complete, kept")
             continue
         resume = arguments.resume and (out / WORK_FOLDER / CHECKPOINT_NAME).exists()
-        print(
-            f"{recipe.name}: {recipe.steps} steps, {recipe.tokens:,} tokens{', resumed' if resume else ''}", flush=True
-        )
+        print(f"{recipe.name}: {recipe.steps} steps, {recipe.tokens:,} tokens{', resumed' if resume else ''}", flush=True)
         figures = make(
             recipe,
             prepared,

@@ -58,9 +58,7 @@ class StepRecorder(TrainerCallback):
         self.grad_norm = 0.0 if norm is None else float(norm)
         self.learning_rate = self.trainer.optimizer.param_groups[0]["lr"]
         self.trainer.step_loss = None
-        telegram = self.breaker.check_step(
-            self.offset + state.global_step + 1, loss=self.loss, grad_norm=self.grad_norm
-        )
+        telegram = self.breaker.check_step(self.offset + state.global_step + 1, loss=self.loss, grad_norm=self.grad_norm)
         if telegram is not None:
             raise BreakerStop(f"Stopped by the circuit breaker: {telegram['reason']}.", telegram)
 
@@ -69,9 +67,7 @@ class StepRecorder(TrainerCallback):
         rate = self.tokens / max(time.perf_counter() - self.started, 1e-9)
         at.step = self.offset + state.global_step
         at.tokens += self.tokens
-        at.tokens_per_s = (
-            rate if at.tokens_per_s is None else at.tokens_per_s + THROUGHPUT_SMOOTHING * (rate - at.tokens_per_s)
-        )
+        at.tokens_per_s = rate if at.tokens_per_s is None else at.tokens_per_s + THROUGHPUT_SMOOTHING * (rate - at.tokens_per_s)
         at.doing = "training"
         if self.due(state.global_step):
             self.record(rate)
@@ -130,9 +126,7 @@ class EvaluationCallback(TrainerCallback):
     pipeline's.
     """
 
-    def __init__(
-        self, session: Session, breaker: CircuitBreaker, evaluator: Evaluator, guard: GradientSetGuard, rung: RungPlan
-    ) -> None:
+    def __init__(self, session: Session, breaker: CircuitBreaker, evaluator: Evaluator, guard: GradientSetGuard, rung: RungPlan) -> None:
         self.session = session
         self.breaker = breaker
         self.evaluator = evaluator

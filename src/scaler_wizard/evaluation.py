@@ -161,9 +161,7 @@ class Evaluator:
 
     def _log(self, probe: str, length: int, detail: Mapping[str, Any]) -> None:
         if probe == PERPLEXITY:
-            self.session.log(
-                "eval/perplexity", detail["perplexity"], length=length, split="probe", n_tokens=detail["tokens"]
-            )
+            self.session.log("eval/perplexity", detail["perplexity"], length=length, split="probe", n_tokens=detail["tokens"])
             self.session.log("eval/bpb", detail["bits_per_byte"], length=length, split="probe")
             return
         self.session.log(f"probe/{probe}/{length}", detail["mean"], length=length)

@@ -83,19 +83,13 @@ def export(session: Session, prepared: Prepared, length: int, probe_text: str) -
         replace_folder(run / "model", write_merged)
     else:
         replace_folder(run / "model", lambda folder: _write_config(prepared.base_config, patch, model, folder))
-    files = [
-        path.relative_to(run).as_posix()
-        for name in ("adapters", "tokenizer", "model")
-        for path in sorted((run / name).rglob("*"))
-    ]
+    files = [path.relative_to(run).as_posix() for name in ("adapters", "tokenizer", "model") for path in sorted((run / name).rglob("*"))]
     return ExportReport(tuple(files), bool(session.job.export.merge), difference, tolerance, len(ids))
 
 
 def patched_config(base_config: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
     """The base model's configuration with the keys of the new context in place of its own."""
-    config = {
-        key: value for key, value in base_config.items() if key not in (*CONFIG_KEYS, "rope_scaling", "rope_theta")
-    }
+    config = {key: value for key, value in base_config.items() if key not in (*CONFIG_KEYS, "rope_scaling", "rope_theta")}
     return {**config, **patch}
 
 
@@ -148,9 +142,7 @@ def _reloaded_difference(folder: Path, ids: list[int], expected: Any, dtype: str
     import torch
     from transformers import AutoModelForCausalLM
 
-    loaded = AutoModelForCausalLM.from_pretrained(
-        str(folder), dtype=getattr(torch, dtype), local_files_only=True
-    ).eval()
+    loaded = AutoModelForCausalLM.from_pretrained(str(folder), dtype=getattr(torch, dtype), local_files_only=True).eval()
     return float((logits_of(loaded, ids) - expected).abs().max())
 
 

@@ -106,15 +106,11 @@ def _look(session: Session) -> Approval | None:
             return Approval(request.actor, reason)
         if request.kind in ("abort", "stop"):
             session.control.ack(request, "accepted")
-            raise HumanStop(
-                f"The gate was answered with {request.kind} by {request.actor}.", request.kind, request.actor
-            )
+            raise HumanStop(f"The gate was answered with {request.kind} by {request.actor}.", request.kind, request.actor)
         if request.kind == "pause":
             session.control.ack(request, "paused")
             raise Paused("gate")
-        session.control.ack(
-            request, "refused", reason=f"a gate takes approve, abort, stop and pause, not {request.kind}"
-        )
+        session.control.ack(request, "refused", reason=f"a gate takes approve, abort, stop and pause, not {request.kind}")
     return None
 
 

@@ -33,14 +33,10 @@ def load(
     run = Path(run_dir)
     config_path = run / "model" / "config.json"
     if not config_path.is_file():
-        raise LoadError(
-            f"{run} holds no model/config.json: the run has not been exported. Resume it, or give a finished run."
-        )
+        raise LoadError(f"{run} holds no model/config.json: the run has not been exported. Resume it, or give a finished run.")
     has_merged = any((run / "model").glob("*.safetensors"))
     if merged is True and not has_merged:
-        raise LoadError(
-            f"{run} holds no merged weights. Run it with --merge, or load it with its adapters (merged=False)."
-        )
+        raise LoadError(f"{run} holds no merged weights. Run it with --merge, or load it with its adapters (merged=False).")
     if has_merged and merged is not False:
         return _load_merged(run, dtype, device)
     return _load_adapted(run, dtype, device, offline)

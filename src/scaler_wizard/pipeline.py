@@ -80,17 +80,13 @@ class Pipeline:
         with session.busy("reading the dataset"):
             pool, evaluator = self._data(prepared)
         base = self._preflight(evaluator)
-        climbed = Ladder(
-            session, runtime, prepared, evaluator, self.breaker, pool, base, self.contract.max_context
-        ).climb()
+        climbed = Ladder(session, runtime, prepared, evaluator, self.breaker, pool, base, self.contract.max_context).climb()
         session.enter_phase(4, climbed.rung.length)
         regression = self._preserve(base, climbed)
         with session.busy("exporting"):
             exported = export(session, prepared, climbed.rung.length, evaluator.texts[0])
         self._write_results(base, climbed, regression, exported, runtime)
-        record_measured(
-            session.path, runtime.forecast, measured_peak(runtime.device)[0], source=measured_peak(runtime.device)[1]
-        )
+        record_measured(session.path, runtime.forecast, measured_peak(runtime.device)[0], source=measured_peak(runtime.device)[1])
         write_report(session.path)
         return self._completed(climbed, exported)
 
@@ -100,9 +96,7 @@ class Pipeline:
         session = self.session
         prepared = prepare(session.job, runtime)
         session.say(prepared.share.sentence())
-        session.event(
-            "model/prepared", trainable=prepared.share.trainable, total=prepared.share.total, share=prepared.share.share
-        )
+        session.event("model/prepared", trainable=prepared.share.trainable, total=prepared.share.total, share=prepared.share.share)
         if prepared.whole_logits:
             session.event("model/whole_logits", reason=prepared.whole_logits)
         session.run.update(trainable_parameters=prepared.share.trainable, total_parameters=prepared.share.total)
@@ -114,12 +108,8 @@ class Pipeline:
             prepared.strategy.save(prepared.model, folder)
             write_context(folder, prepared.model, base_length)
 
-        session.save(
-            "phase_0", fill, step=0, metadata={"length": base_length, "config_sha256": session.job.config_sha256}
-        )
-        session.state.promote_phase(
-            0, session.store.get("phase_0").manifest_sha256, context_of(prepared.model).get("rope_parameters", {})
-        )
+        session.save("phase_0", fill, step=0, metadata={"length": base_length, "config_sha256": session.job.config_sha256})
+        session.state.promote_phase(0, session.store.get("phase_0").manifest_sha256, context_of(prepared.model).get("rope_parameters", {}))
         session.finished_phase(0, "completed", None)
         return prepared
 
@@ -156,9 +146,7 @@ class Pipeline:
             )
         telegram_or_none = self.breaker.check_step(0, loss=base.perplexity[length])
         if telegram_or_none is not None:
-            raise BreakerStop(
-                "The base model's perplexity is not finite: its weights or the data are unusable.", telegram_or_none
-            )
+            raise BreakerStop("The base model's perplexity is not finite: its weights or the data are unusable.", telegram_or_none)
         return base
 
     # ---- P4 ------------------------------------------------------------------------------------------------------
@@ -182,9 +170,7 @@ class Pipeline:
                 raise BreakerStop(f"Stopped: {regression.sentence()}.", telegram)
         return regression
 
-    def _write_results(
-        self, base: Measured, climbed: Climbed, regression: Regression, exported: ExportReport, runtime: Runtime
-    ) -> None:
+    def _write_results(self, base: Measured, climbed: Climbed, regression: Regression, exported: ExportReport, runtime: Runtime) -> None:
         """`benchmarks/results/YYYYMMDD_model_template.json` in the run directory, and `phase_4`."""
         session, job = self.session, self.session.job
         now = session.clock.now()
@@ -252,9 +238,5 @@ class Pipeline:
 def scores_sentence(measured: Measured, length: int) -> str:
     """`passkey 100 % at 2048, perplexity 5.31`; the passkey's verdict as a word where it passes."""
     accuracy = measured.accuracy(length)
-    words = (
-        []
-        if accuracy is None
-        else [f"passkey {100 * accuracy:.0f} %{'' if accuracy >= PASSING_ACCURACY else ' (low)'}"]
-    )
+    words = [] if accuracy is None else [f"passkey {100 * accuracy:.0f} %{'' if accuracy >= PASSING_ACCURACY else ' (low)'}"]
     return ", ".join([*words, f"perplexity {measured.perplexity[length]:.2f}"])

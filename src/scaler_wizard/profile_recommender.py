@@ -223,6 +223,4 @@ def _free(gpu: Gpu) -> float:
 def snapshot(hardware: HardwareProfile, templates: Mapping[str, ScalingTemplate] | None = None) -> str:
     """JSON text of the hardware and every template."""
     known = templates if templates is not None else load_templates()
-    return json.dumps(
-        {"hardware": hardware.as_dict(), "profiles": {name: asdict(item) for name, item in known.items()}}, indent=2
-    )
+    return json.dumps({"hardware": hardware.as_dict(), "profiles": {name: asdict(item) for name, item in known.items()}}, indent=2)

@@ -29,9 +29,7 @@ class ContextStep:
     notes: str = ""
 
 
-def build_context_schedule(
-    base: int, target: int, explicit: Iterable[int] | None = None, growth: Growth = "double"
-) -> list[ContextStep]:
+def build_context_schedule(base: int, target: int, explicit: Iterable[int] | None = None, growth: Growth = "double") -> list[ContextStep]:
     """Rungs from `base` to `target`, strictly increasing, the base first and the target last.
 
     Without `explicit` values (None or empty) the policy `growth` decides: `double` starts at max(base, 1024) and doubles,

@@ -43,9 +43,7 @@ class Reporter:
             phase=at.phase,
             status=status,
             sentence=message,
-            quality=Quality(
-                _finite(at.perplexity), _finite(at.accuracy), [v for v in at.perplexities if math.isfinite(v)]
-            ),
+            quality=Quality(_finite(at.perplexity), _finite(at.accuracy), [v for v in at.perplexities if math.isfinite(v)]),
             resource=self._resources(),
             contract=self.contract,
             actions=Actions(
@@ -82,9 +80,7 @@ class Reporter:
         if not enabled[modality]:
             modality = next((name for name in ("visual", "telegram") if enabled[name]), "telegram")
         moment = stamp(self.session.clock.now())
-        self.alerts.append(
-            {"id": uuid4().hex, "modality": modality, "severity": severity, "message": message, "timestamp": moment}
-        )
+        self.alerts.append({"id": uuid4().hex, "modality": modality, "severity": severity, "message": message, "timestamp": moment})
 
     def open_gate(self, question: str, timeout_s: float) -> None:
         deadline = stamp(self.session.clock.now() + timedelta(seconds=timeout_s))

@@ -89,9 +89,7 @@ class RunMetadata(BaseModel):
 def start(run_id: str, config_sha256: str, contract_sha256: str, now: datetime | None = None) -> RunMetadata:
     """The document of a run that has just begun."""
     moment = (now or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return RunMetadata(
-        run_id=run_id, started_at=moment, updated_at=moment, config_sha256=config_sha256, contract_sha256=contract_sha256
-    )
+    return RunMetadata(run_id=run_id, started_at=moment, updated_at=moment, config_sha256=config_sha256, contract_sha256=contract_sha256)
 
 
 def save(run_dir: Path, metadata: RunMetadata) -> None:

@@ -61,9 +61,7 @@ class RunState:
     def promoted_phase(self, phase: int) -> bool:
         return f"phase_{phase}" in self.metadata.checkpoints
 
-    def promote(
-        self, rung: RungPlan, scores: Mapping[str, float | None], manifests: Mapping[str, str], rope: Mapping[str, Any]
-    ) -> None:
+    def promote(self, rung: RungPlan, scores: Mapping[str, float | None], manifests: Mapping[str, str], rope: Mapping[str, Any]) -> None:
         """Record a rung and its phase as promoted; `manifests` has the digest of the phase's checkpoint."""
         name = f"phase_{rung.phase}"
         record = RungRecord(

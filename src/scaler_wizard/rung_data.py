@@ -81,9 +81,7 @@ def load_pool(job: ResolvedJob, tokenizer: PreTrainedTokenizerBase) -> TextPool:
             documents.append(document)
             held += len(document)
     if not documents:
-        raise LoadError(
-            f"The dataset {job.dataset.reference} has no usable records; give a file with at least two rows of text."
-        )
+        raise LoadError(f"The dataset {job.dataset.reference} has no usable records; give a file with at least two rows of text.")
     piece = max(job.rungs[-1].length, job.evaluation.eval_tokens // PIECES)
     train, held_out = hold_out(documents, job.evaluation.eval_tokens, piece, job.seed)
     if not train or not held_out:

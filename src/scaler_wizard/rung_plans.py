@@ -23,9 +23,7 @@ def plan_rungs(settings: Settings, base: int, target: int, extra: Sequence[str],
     return _within_budget(rungs, settings.training.max_train_tokens, notes)
 
 
-def _rung(
-    settings: Settings, step: ContextStep, index: int, base: int, before: int, extra: Sequence[str], notes: list[str]
-) -> RungPlan:
+def _rung(settings: Settings, step: ContextStep, index: int, base: int, before: int, extra: Sequence[str], notes: list[str]) -> RungPlan:
     training = settings.training
     override = training.rungs.get(step.length, RungOverride())
     micro = training.micro_batch_size

@@ -99,9 +99,7 @@ class Session:
         self.store: CheckpointStore = run.checkpoints("checkpoints")
         self.progress = None if quiet else ProgressLine(lambda: self.heartbeat.snapshot.get("eta_s"))
         self.at = Position(total=sum(rung.steps for rung in job.rungs))
-        self.context = TelegramContext(
-            run.run_id, language=job.alerts.language, canonical=job.alerts.canonical_sentence
-        )
+        self.context = TelegramContext(run.run_id, language=job.alerts.language, canonical=job.alerts.canonical_sentence)
         self.state = RunState(job, run, contract, clock)
         self.reporter = Reporter(self, contract)
         self.hardware: HardwareProfile | None = None

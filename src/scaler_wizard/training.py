@@ -33,9 +33,7 @@ def warmup_steps(job: ResolvedJob, steps: int) -> int:
     return min(job.training.warmup_steps, math.floor(0.1 * steps))
 
 
-def training_arguments(
-    job: ResolvedJob, rung: RungPlan, directory: Path, *, bf16: bool, cpu: bool, checkpointing: bool
-) -> Any:
+def training_arguments(job: ResolvedJob, rung: RungPlan, directory: Path, *, bf16: bool, cpu: bool, checkpointing: bool) -> Any:
     """Trainer arguments of one rung.
 
     Logging and saving strategies are off: callbacks decide both. The seed differs from rung to rung, so that each rung
@@ -115,9 +113,7 @@ class RungTrainer(Trainer):
         self.trained = list(strategy.trainable_parameters(model))
         self.step_loss: torch.Tensor | None = None
         self.step_grad_norm: torch.Tensor | None = None
-        super().__init__(
-            model=model, args=arguments, train_dataset=windows, data_collator=stack_windows, callbacks=callbacks
-        )
+        super().__init__(model=model, args=arguments, train_dataset=windows, data_collator=stack_windows, callbacks=callbacks)
         self.remove_callback(PrinterCallback)
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the tokens of the whole step
 
@@ -126,9 +122,7 @@ class RungTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
 
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
+    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         """Summed token loss of a micro-batch divided by the predicted tokens of the whole step, a 0-d tensor."""
         if self.loss_chunk is None:
             loss = model(**inputs, use_cache=False, num_items_in_batch=num_items_in_batch).loss

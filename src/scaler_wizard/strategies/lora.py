@@ -102,9 +102,7 @@ class LoraStrategy:
 
         for name in (CONFIG_FILE, WEIGHTS_FILE):
             if not (path / name).is_file():
-                raise LoadError(
-                    f"{path} holds no {name}: it is not an adapter directory. Give a phase or adapters/ of a run."
-                )
+                raise LoadError(f"{path} holds no {name}: it is not an adapter directory. Give a phase or adapters/ of a run.")
         with quiet_peft():
             if not isinstance(model, PeftModel):
                 return PeftModel.from_pretrained(model, str(path), adapter_name=ADAPTER_NAME, is_trainable=True)
@@ -137,9 +135,7 @@ def trained_whole(model: Any) -> list[str]:
     """Last name parts of the input embedding and of every norm of `model`, as peft's `modules_to_save` wants them."""
     embedding = model.get_input_embeddings()
     found = {
-        name.rpartition(".")[2]
-        for name, module in model.named_modules()
-        if module is embedding or "norm" in type(module).__name__.lower()
+        name.rpartition(".")[2] for name, module in model.named_modules() if module is embedding or "norm" in type(module).__name__.lower()
     }
     return sorted(found)
 
