@@ -29,7 +29,7 @@ def token_losses(model: PreTrainedModel, ids: list[int], scored: int, chunk: int
     row = torch.tensor([ids], device=model.device)
     first = len(ids) - 1 - scored  # the position that predicts the first scored token
     losses = []
-    pass
+    start_afresh(model)
     hidden = _trunk_output(model, row, first)
     for at in range(first, len(ids) - 1, chunk):
         positions = torch.arange(at, min(at + chunk, len(ids) - 1), device=row.device)
@@ -56,7 +56,7 @@ def _trunk_output(model: PreTrainedModel, row: torch.Tensor, first: int) -> torc
         return None
     sample = row[:, :_COMPARED]
     expected = model(input_ids=sample, use_cache=False).logits
-    pass
+    start_afresh(model)
     found = head(trunk(input_ids=sample, use_cache=False).last_hidden_state)
     if not torch.equal(found, expected):  # the same computation twice is bit-equal, so any difference is a real one
         return None
