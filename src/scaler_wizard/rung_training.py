@@ -109,6 +109,7 @@ class RungTraining:
         if begun is not None:
             step = int(begun.metadata["step_in_rung"])
             self.breaker.restore(begun.metadata["breaker"])
+            session.at.tokens = int(begun.metadata["tokens"])
         session.at.step = session.offset(rung) + step
         return begun
 
