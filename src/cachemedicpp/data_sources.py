@@ -184,9 +184,9 @@ def hub_review_parts(split: Split) -> Parts[Review]:
 
 def _hub_rows(uri: str) -> list[dict[str, Any]]:
     from modelwright.data.references import parse_reference
-    from modelwright.data.sources import _rows
+    from modelwright.data.sources import iterate_rows
 
     try:
-        return [row for _, row in _rows(parse_reference(uri), False)]
+        return [row for _, row in iterate_rows(parse_reference(uri), False)]
     except LoadError as error:
         raise DataUnavailableError(f"{error} Or set data.use_offline: true to read the files of data.offline_paths.") from error

@@ -14,8 +14,9 @@ from cachemedicpp.operator_spec import OperatorSpec
 from cachemedicpp.repair import RepairOperator, layout_of
 from cachemedicpp.settings import mixture_of
 from cachemedicpp.training import OVERWRITE, operator_of, recipe_of
-from cachemedicpp.training_state import content_hash, latest_repair, load_repair
+from cachemedicpp.training_state import latest_repair, load_repair
 from modelwright.errors import ConfigError, Fault, MissingFileError
+from modelwright.files import sha256_file
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -38,7 +39,7 @@ def evaluated_checkpoint(folder: Path, allow_untrained: bool) -> Path | None:
 
 def checkpoint_identity(path: Path) -> dict[str, Any]:
     """`step` and `sha256` of a repair file: when one of them changes, results no longer belong to it."""
-    return {"step": int(path.stem.rpartition("_")[2]), "sha256": content_hash(path)}
+    return {"step": int(path.stem.rpartition("_")[2]), "sha256": sha256_file(path)}
 
 
 def evaluated_operator(config: RunConfig, model: PreTrainedModel, path: Path | None) -> RepairOperator:

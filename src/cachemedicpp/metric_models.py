@@ -137,12 +137,28 @@ class EvalProgress(Progress):
 # ---------------------------------------------------------------------- stability
 
 
+class CheckpointIdentity(Open):
+    """A repair file; when its step or content changes, results no longer belong to it."""
+
+    step: int = Field(ge=0)
+    sha256: Sha256
+    file: str | None = Field(None, description="relative to the run")
+
+
 class Sensitivity(Open):
-    """Mean logit drift (L2) of one variant; `excess = value - value_at_zero`, the response beyond the clean drift."""
+    """Mean logit drift (L2) of one variant from the clean unrepaired logits; `excess = value - value_at_zero`.
+
+    Standard errors are over prompts; prompts made of the same line count as one.
+    """
 
     value: float | None
     value_at_zero: float | None
     excess: float | None
+    response: float | None = Field(None, description="mean drift from the variant's own undisturbed logits")
+    standard_error: float | None = Field(None, description="of value")
+    excess_standard_error: float | None = None
+    response_standard_error: float | None = None
+    per_prompt: list[float | None] | None = Field(None, description="value of every prompt, mean over the directions")
 
 
 class SensitivityPoint(Open):
@@ -165,7 +181,8 @@ class AmplificationMap(Open):
     layers: list[int]
     heads: list[int]
     baseline: list[list[float | None]]
-    cachemedic: list[list[float | None]]
+    cachemedic: list[list[float | None]] = Field(description="repair in that layer only, from the clean unrepaired logits")
+    cachemedic_response: list[list[float | None]] | None = Field(None, description="the same, from the repaired undisturbed logits")
 
 
 class StabilityDetails(Open):
@@ -181,8 +198,11 @@ class StabilityDetails(Open):
     checkpoint_loaded: bool | str
     cachemedic_no_contr_source: str = Field(description="self, a path, missing_pair or pair_checkpoint_missing")
     delta_injection_shared_across_variants: bool
-    skipped_prompts: int | None = Field(None, ge=0, description="shorter than N_recent + 16 tokens")
-    data_source: dict[str, Any] | str | None = None
+    skipped_prompts: int | None = Field(None, ge=0, description="lines passed over, shorter than N_recent + 16 tokens")
+    distinct_prompts: int | None = Field(None, ge=0, description="different lines among the prompts")
+    window: list[int] | None = Field(None, description="[a, b) of the time mode window")
+    best_heuristic_source: str | None = Field(None, description="task_metrics.json, or default where there was no evaluation")
+    cachemedic_no_contr_checkpoint: CheckpointIdentity | None = None
 
 
 class StabilityMetrics(Open):
@@ -201,6 +221,10 @@ class StabilityMetricsSettings(Open):
     delta_norms: list[float]
     layers: list[int]
     heads: list[int]
+    repair_checkpoint: CheckpointIdentity | None = Field(None, description="null for an untrained operator")
+    data_source: dict[str, Any] | str | None = Field(None, description="where the prompts came from, with split, lines and hash")
+    runtime_dtype: str | None = None
+    inject: Literal["stored", "inline"] | None = None
 
 
 class StabilityMetricsFile(Closed):
@@ -218,6 +242,7 @@ class AmplificationRow(Open):
     layer: int = Field(ge=0)
     baseline: list[float | None]
     cachemedic: list[float | None]
+    cachemedic_response: list[float | None] | None = None
 
 
 class StabilityProgress(Progress):

@@ -28,7 +28,7 @@ PAUSE_ACKS = {"train": "pause_ack.json", "eval": "pause_ack_eval.json", "stabili
 TRAIN_FIELDS = ("tokens_per_sec", "gpu_mem_gb", "latest_repair_checkpoint", "latest_train_state")
 """What a training heartbeat holds from the first on, null while unknown."""
 
-PhaseName = Literal["train", "eval", "stability", "sweep"]
+PhaseName = Literal["train", "eval", "stability", "plots", "sweep"]
 
 
 class PhasePaused(Exception):

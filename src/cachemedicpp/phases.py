@@ -16,8 +16,8 @@ A command is a function from a `PhaseRun` to the reason it ended with, run by `r
 
 `run_phase` takes the lock, writes the records, turns SIGINT and SIGTERM into a pause, writes the last heartbeat
 (`completed`, `paused`, or `failed` with the text of the exception), closes `run.json`, and returns the exit status. A
-thread renews the heartbeat when `work` stays silent for 30 s. The sweep, which has no run configuration, passes
-`config=None`. Imports no torch.
+thread renews the heartbeat when `work` stays silent for 30 s. The sweep, which has no run configuration, and plots, which
+only reads what a run has, pass `config=None`. Imports no torch.
 """
 
 from __future__ import annotations
@@ -70,9 +70,10 @@ def run_phase(
 ) -> int:
     """Run `work` as the phase `name` of the run in `run_dir` and return the exit status (0, 1, 2 or 3).
 
-    config: None for a sweep, which has neither run record nor run layout. command, resume_command: argument vectors for the
-    records; the second goes on with the run from any folder. owned: patterns of the phase's own files, progress first, which
-    `--no-resume` moves away. before_opening: further checks of a resume that must pass before any file is touched.
+    config: None for a sweep, which has neither run record nor run layout, and for plots, which changes neither. command,
+    resume_command: argument vectors for the records; the second goes on with the run from any folder. owned: patterns of the
+    phase's own files, progress first, which `--no-resume` moves away. before_opening: further checks of a resume that must
+    pass before any file is touched.
 
     Faults of the configuration (another hash, a device or layer that does not exist) are found before any file changes.
     Errors end in a printed message and an exit status, defects with their traceback.
@@ -154,8 +155,7 @@ def _open(
     stem = f"logs/{name}_heartbeat"
     document = None if config is None else resolved_document(config)
     if not (folder / RECORD_NAME).exists():
-        files = {"heartbeat": stem, "metrics": f"logs/{name}.jsonl"}
-        kind = KIND if config is not None else f"{KIND}-sweep"
+        kind = f"{KIND}-sweep" if name == "sweep" else KIND
         return RunDir.create(
             folder,
             kind=kind,
@@ -163,13 +163,14 @@ def _open(
             resume_command=resume_command,
             config=document,
             config_sha256=digest or None,
-            files=files,
+            files={"heartbeat": stem},
             clock=clock,
         )
     run = RunDir.open_writer(folder, command=command, clock=clock)
-    run.record.files = run.record.files.model_copy(update={"heartbeat": stem, "metrics": f"logs/{name}.jsonl"})
+    run.record.files = run.record.files.model_copy(update={"heartbeat": stem})
     run.record.resume_command = list(resume_command)
-    run.record.config, run.record.config_sha256 = document, digest or None
+    if config is not None:
+        run.record.config, run.record.config_sha256 = document, digest or None
     run.update()
     return run
 

@@ -223,6 +223,12 @@ class SweepHeartbeat(Heartbeat):
     current_unit: SweepUnit | None = None
 
 
+class PlotsHeartbeat(Heartbeat):
+    """`logs/plots_heartbeat.json` and its timeline; `step` counts written files."""
+
+    phase: Literal["plots"]
+
+
 # ---------------------------------------------------------------------- pause
 
 

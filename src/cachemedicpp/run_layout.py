@@ -30,7 +30,7 @@ FOLDERS = ("checkpoints", "control", "logs", "metrics", "paper/figures", "paper/
 RECORD, RESOLVED, ENVIRONMENT, GIT = "run_record.json", "config_resolved.yaml", "env.json", "git.json"
 RECORDS = (ENVIRONMENT, GIT, RESOLVED, RECORD)
 """In the order of writing: the run record last, so that where it stands the others do too."""
-OF_ANOTHER_CONFIG = ("metrics/*", "logs/*", "paper/figures/*", "paper/tables/*", "control/pause_ack*.json", *RECORDS)
+OF_ANOTHER_CONFIG = ("metrics/*", "logs/*", "paper/figures/*", "paper/tables/*", "report.html", "control/pause_ack*.json", *RECORDS)
 """What a run with another configuration leaves behind; checkpoints only where the phase owns them."""
 
 

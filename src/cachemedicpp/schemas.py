@@ -18,10 +18,17 @@ SCHEMAS: tuple[ArtifactSchema, ...] = (
     ArtifactSchema("medic-run-record", 1, records.MedicRunRecord, OWNER, "run_record.json"),
     ArtifactSchema("medic-environment", 1, records.EnvironmentFile, OWNER, "env.json"),
     ArtifactSchema("medic-git", 1, records.GitState, OWNER, "git.json"),
-    ArtifactSchema("medic-log-record", 1, records.LogRecord, OWNER, "lines of logs/train.jsonl and logs/eval.jsonl"),
+    ArtifactSchema(
+        "medic-log-record",
+        1,
+        records.LogRecord,
+        OWNER,
+        "lines of logs/train.jsonl, logs/eval.jsonl, logs/stability.jsonl and logs/plots.jsonl",
+    ),
     ArtifactSchema("medic-train-heartbeat", 1, records.TrainHeartbeat, OWNER, "logs/train_heartbeat.json and .jsonl"),
     ArtifactSchema("medic-eval-heartbeat", 1, records.EvalHeartbeat, OWNER, "logs/eval_heartbeat.json and .jsonl"),
     ArtifactSchema("medic-stability-heartbeat", 1, records.StabilityHeartbeat, OWNER, "logs/stability_heartbeat.json and .jsonl"),
+    ArtifactSchema("medic-plots-heartbeat", 1, records.PlotsHeartbeat, OWNER, "logs/plots_heartbeat.json and .jsonl"),
     ArtifactSchema("medic-sweep-heartbeat", 1, records.SweepHeartbeat, OWNER, "<sweep_name>/logs/sweep_heartbeat.json and .jsonl"),
     ArtifactSchema("medic-train-pause-ack", 1, records.TrainPauseAck, OWNER, "control/pause_ack.json"),
     ArtifactSchema(

@@ -29,6 +29,8 @@ EVENT = 3002
 """Which event a unit gets, parts (phase, unit)."""
 HEURISTIC = 3003
 """Draws of a heuristic defence, on base `seed + HEURISTIC_OFFSET`, parts (phase, unit, example, layer)."""
+TRAINING_TEXT = 4001
+"""Where training prefixes start, on base `seed + TRAINING_DATA_OFFSET`, parts (phase, step, row)."""
 
 # Phases: the second part where one stream serves several commands.
 TRAIN, EVAL, STABILITY, BENCHMARK = 1, 2, 3, 4

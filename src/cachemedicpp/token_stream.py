@@ -13,9 +13,6 @@ from modelwright.errors import LoadError, UsageError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-TRAINING_TEXT = 4001
-"""The random stream of the starts, on base `seed + seeds.TRAINING_DATA_OFFSET`, parts (phase, step, row)."""
-
 
 def token_stream(tokenizer: PreTrainedTokenizerBase, lines: Sequence[str]) -> torch.Tensor:
     """The ids of all lines, one EOS token between two of them: int64 `[N]` on CPU. Raises LoadError without an EOS token."""
@@ -40,7 +37,7 @@ def draw_prefixes(stream: torch.Tensor, length: int, *, seed: int, step: int, ba
         raise UsageError(f"The training text has {stream.numel()} tokens, fewer than train.prefix_len {length}; give more text.")
     rows = []
     for row in range(batch):
-        generator = seeds.generator(seed + seeds.TRAINING_DATA_OFFSET, TRAINING_TEXT, seeds.TRAIN, step, row)
+        generator = seeds.generator(seed + seeds.TRAINING_DATA_OFFSET, seeds.TRAINING_TEXT, seeds.TRAIN, step, row)
         first = int(torch.randint(starts, (), generator=generator))
         rows.append(stream[first : first + length])
     return torch.stack(rows)

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from cachemedicpp.training import StepResult
 
 LOG = "logs/train.jsonl"
+CURVES = "metrics.jsonl"
+CURVE_NAMES = ("loss_total", "loss_kd", "loss_id", "loss_contr", "rho_mean", "rho_p95")
+"""What `modelwright runs show` and `runs export` see of a training, as `train/<name>`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,7 +86,7 @@ def train(
         command=[sys.executable, "-m", "cachemedicpp.train", *words],
         resume_command=resume_words("train", str(config_path), str(run_dir)),
         resume=resume,
-        owned=(*CHECKPOINT_FILES, LOG, "logs/train_heartbeat.json*", f"control/{PAUSE_ACKS['train']}"),
+        owned=(*CHECKPOINT_FILES, LOG, CURVES, "logs/train_heartbeat.json*", f"control/{PAUSE_ACKS['train']}"),
         before_opening=same_state,
     )
 
@@ -110,6 +113,7 @@ class _Training:
             self._restore_counters(state)
         told: dict[str, Any] = {}
         if path is not None:
+            self.phase.run.metrics().resumed(self.step)
             told = {"latest_train_state": self.phase.relative(path), "latest_repair_checkpoint": self.repair_file}
         elapsed = 0.0 if state is None else state["elapsed_wall_sec"]
         self.phase.begin(total=self.settings.steps, step=self.step, resumed_from=path, elapsed_before=elapsed, **told)
@@ -142,7 +146,7 @@ class _Training:
         stream = token_stream(tokenizer, lines.items)
         self.operator = operator_of(self.config, model)
         self.optimizer = optimizer_of(self.operator, self.settings)
-        self._say_what_can_be_reached(self.operator)
+        self._say_what_can_be_reached()
         if state is not None and path is not None:
             self._restore_parameters(state, path)
         else:
@@ -206,13 +210,17 @@ class _Training:
         now = self.phase.clock.monotonic()
         passed = now - self.logged_at
         self.rate = self.session_tokens / passed if passed > 0 else None
-        self._append("train", {**result.values(), "tokens_per_sec": self.rate, "gpu_mem_gb": self._gpu_memory(), "step_wall_sec": seconds})
+        values = result.values()
+        self._append("train", {**values, "tokens_per_sec": self.rate, "gpu_mem_gb": self._gpu_memory(), "step_wall_sec": seconds})
+        for name in CURVE_NAMES:
+            if values[name] is not None:
+                self.phase.run.metrics().log(f"train/{name}", values[name], step=result.step)
         self.logged_at, self.tokens_since_log, self.session_tokens = now, 0, 0
         if self.config.device != "cpu":
             import torch
 
             torch.cuda.reset_peak_memory_stats(self.config.device)
-        rho = result.values()["rho_mean"]
+        rho = values["rho_mean"]
         seen = f"  rho {rho:.3f}" if rho is not None else ""
         print(f"step {result.step}/{self.settings.steps}  loss {result.loss_total:.5f}  kd {result.loss_kd:.5f}{seen}", flush=True)
 
@@ -232,24 +240,15 @@ class _Training:
 
         return torch.cuda.max_memory_allocated(self.config.device) / 2**30
 
-    def _say_what_can_be_reached(self, operator: RepairOperator) -> None:
+    def _say_what_can_be_reached(self) -> None:
         """The attainability bound and every setting that is most likely not meant. [C15]"""
+        from cachemedicpp.attainability import attainability_warning, attainability_words
         from cachemedicpp.config_rules import config_warnings
-        from cachemedicpp.training import attainable_rho
 
-        d, r, target = operator.layout.head_dim, self.config.repair.rank, self.settings.alpha_contr
-        bound = attainable_rho(d, r)
-        whom = (
-            "a repair that depends on the query only; family D also looks at the tokens" if operator.spec.family == "D" else "this repair"
-        )
-        print(f"Attainable rho: at least {bound:.3f} for isotropic noise with rank {r} of {d} dimensions (bound for {whom}).", flush=True)
-        if target < bound:
-            print(
-                f"Warning: train.alpha_contr is {target}, below the bound {bound:.3f}, so the contraction target cannot be reached; "
-                f"raise it, or repair.rank to {_rank_for(d, target)}.",
-                file=sys.stderr,
-            )
-        for sentence in config_warnings(self.config):
+        head_dim, rank = self.operator.layout.head_dim, self.config.repair.rank
+        print(attainability_words(head_dim, rank, self.operator.spec.family), flush=True)
+        unreachable = attainability_warning(head_dim, rank, self.settings.alpha_contr)
+        for sentence in ([] if unreachable is None else [unreachable]) + config_warnings(self.config):
             print(f"Warning: {sentence}", file=sys.stderr)
 
     # --- saving and restoring
@@ -287,7 +286,6 @@ class _Training:
         import torch
 
         from cachemedicpp import seeds
-        from cachemedicpp.token_stream import TRAINING_TEXT
 
         document: dict[str, Any] = {
             "step": self.step,
@@ -298,7 +296,7 @@ class _Training:
             "optimizer_state": self.optimizer.state_dict(),
             "data_gen_state": {
                 "seed": self.config.seed + seeds.TRAINING_DATA_OFFSET,
-                "stream": TRAINING_TEXT,
+                "stream": seeds.TRAINING_TEXT,
                 "next_step": self.step + 1,
             },
             "torch_rng_state": torch.get_rng_state(),
@@ -331,13 +329,6 @@ class _Training:
 
     operator: RepairOperator
     optimizer: torch.optim.Optimizer
-
-
-def _rank_for(head_dim: int, target: float) -> int:
-    """The least rank whose bound is not above `target`: `d (1 - target^2)`, rounded up."""
-    import math
-
-    return math.ceil(head_dim * (1 - target * target))
 
 
 if __name__ == "__main__":

@@ -119,12 +119,6 @@ def needs_donor(mixture: Mixture, targeted_base_type: str) -> bool:
     return OVERWRITE in drawn or (TARGETED in drawn and targeted_base_type == OVERWRITE)
 
 
-def attainable_rho(head_dim: int, rank: int) -> float:
-    """The least expected `rho` of a correction of rank r that depends on the query only, for noise isotropic over d
-    dimensions: `sqrt((d - r) / d)`. [C15]"""
-    return math.sqrt(max(0, head_dim - rank) / head_dim)
-
-
 def draw_event(recipe: Recipe, step: int) -> Event:
     """The event of a step: none with probability `clean_batch_prob`, else one of the mixture."""
     generator = seeds.generator(recipe.seed, seeds.EVENT, seeds.TRAIN, step)

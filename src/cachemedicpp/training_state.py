@@ -23,7 +23,7 @@ from cachemedicpp.checkpoint_keys import check_keys
 from cachemedicpp.operator_spec import HeadLayout, OperatorSpec
 from cachemedicpp.repair import RepairOperator
 from modelwright.errors import ConfigError, DamagedFileError, Fault, LoadError, MissingFileError
-from modelwright.files import read_bytes, sha256_file, write_bytes
+from modelwright.files import read_bytes, write_bytes
 
 FOLDER = "checkpoints"
 LATEST = "train_state_latest.pt"
@@ -108,11 +108,6 @@ def read_document(path: Path, kind: Literal["repair", "state"]) -> Mapping[str, 
         first = str(error).strip().split("\n")[0]
         raise DamagedFileError(path, first, "tensors and plain containers written by torch.save", "Use another checkpoint") from error
     return check_keys(document, path, kind)
-
-
-def content_hash(path: Path) -> str:
-    """SHA-256 (hex) of a checkpoint file: what evaluation compares to see that the repair changed. [C27]"""
-    return sha256_file(path)
 
 
 def _highest(run_dir: Path, stem: str) -> Path | None:

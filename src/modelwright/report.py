@@ -11,7 +11,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from modelwright.report_style import STYLE
 
@@ -29,10 +29,18 @@ class Html(str):
 
 @dataclass(frozen=True)
 class Series:
-    """One line: name and points (x, y). A point whose y is None or not finite leaves a gap."""
+    """One line: name and points (x, y). A point whose y is None or not finite leaves a gap.
+
+    errors: half the length of the error bar at x, where there is one.
+    """
 
     name: str
     points: Sequence[tuple[float, float | None]]
+    errors: Mapping[float, float | None] = field(default_factory=dict)
+
+    def spread(self, x: float) -> float:
+        """Half the length of the error bar at x, 0 where there is none."""
+        return self.errors.get(x) or 0.0
 
 
 def escape(value: object) -> Html:
@@ -114,7 +122,8 @@ def line_chart(
     Logarithmic axes go by powers of two for x (lengths) and ten for y. Without a finite point it says so instead of
     drawing.
     """
-    finite = [(x, y) for line in series for x, y in line.points if y is not None and _drawable(x, y, log_x, log_y)]
+    finite = [(x, y + end) for line in series for x, y in line.points if y is not None for end in _ends(line, x)]
+    finite = [(x, y) for x, y in finite if _drawable(x, y, log_x, log_y)]
     if not finite:
         return Html(f'<figure><figcaption>{escape(title)}</figcaption><p class="empty">There is nothing to draw yet.</p></figure>')
     x_axis = _Axis.over([x for x, _ in finite], _LEFT, WIDTH - _RIGHT, log_x, 2)
@@ -125,7 +134,7 @@ def line_chart(
     lookup = [dict(line.points) for line in series]
     numbers = table(
         [x_label, *(line.name for line in series)],
-        [[number(x), *(number(found.get(x)) for found in lookup)] for x in xs],
+        [[number(x), *(_with_spread(line, x, found.get(x)) for line, found in zip(series, lookup, strict=True))] for x in xs],
     )
     legend = "".join(
         f'<li><svg viewBox="0 0 24 8" aria-hidden="true"><path class="line s{i % SERIES_COLOURS}" d="M0 4H24" '
@@ -148,10 +157,12 @@ def heat_map(
     title: str,
     row_label: str,
     column_label: str,
+    texts: Sequence[Sequence[str]] | None = None,
 ) -> Html:
     """A grid of values 0..1, each cell with its percentage as text (never colour alone). `values[row][column]`, None
     where unknown.
 
+    texts: what the cells say instead of a percentage, for values that only place a number on the colour scale.
     Raises ValueError when the grid has another size than its labels.
     """
     if len(values) != len(rows) or any(len(line) != len(columns) for line in values):
@@ -169,7 +180,8 @@ def heat_map(
         y = top + cell * i
         parts.append(f'<text class="tick" text-anchor="end" x="{left - 6}" y="{y + 15}">{escape(name)}</text>')
         for j, value in enumerate(values[i]):
-            parts.append(_heat_cell(left + width * j, y, width, cell, value, f"{row_label} {name}, {column_label} {columns[j]}"))
+            where = f"{row_label} {name}, {column_label} {columns[j]}"
+            parts.append(_heat_cell(left + width * j, y, width, cell, value, where, None if texts is None else texts[i][j]))
     return Html(
         f'<figure><figcaption>{escape(title)}</figcaption><svg viewBox="0 0 {WIDTH} {height}" role="img" '
         f'aria-label="{escape(title)}">'
@@ -268,32 +280,51 @@ def _grid(x_axis: _Axis, y_axis: _Axis, x_label: str, y_label: str) -> str:
 
 def _line(index: int, line: Series, x_axis: _Axis, y_axis: _Axis, log_x: bool, log_y: bool) -> str:
     path, pen = [], "M"
-    dots = []
+    dots, bars = [], []
     kind = f"s{index % SERIES_COLOURS}"
     for x, y in sorted(line.points, key=lambda point: point[0]):
         if y is None or not _drawable(x, y, log_x, log_y):
             pen = "M"
             continue
-        at = min(max(y_axis.at(y), _TOP), HEIGHT - _BOTTOM)  # a given y range may cut values off
+        at = _on_canvas(y_axis.at(y))
+        low, high = (y + end for end in (_ends(line, x)[0], _ends(line, x)[-1]))
+        if low < high:
+            foot = _on_canvas(y_axis.at(low)) if _drawable(x, low, log_x, log_y) else HEIGHT - _BOTTOM
+            bars.append(f"M{x_axis.at(x) - 3:.1f} {foot:.1f}h6m-3 0V{_on_canvas(y_axis.at(high)):.1f}m-3 0h6")
         path.append(f"{pen}{x_axis.at(x):.1f} {at:.1f}")
-        tip = escape(f"{line.name}: {number(y)} at {number(x)}")
+        tip = escape(f"{line.name}: {_with_spread(line, x, y)} at {number(x)}")
         dots.append(f'<circle class="dot {kind}" cx="{x_axis.at(x):.1f}" cy="{at:.1f}" r="3"><title>{tip}</title></circle>')
         pen = "L"
     marks = "".join(dots) if len(dots) <= 40 else ""  # a curve of many steps needs no dots
-    return f'<path class="line {kind}" d="{"".join(path)}" stroke-dasharray="{_DASHES[index % len(_DASHES)]}"/>{marks}'
+    spread = f'<path class="bar {kind}" d="{"".join(bars)}"/>' if bars else ""
+    return f'{spread}<path class="line {kind}" d="{"".join(path)}" stroke-dasharray="{_DASHES[index % len(_DASHES)]}"/>{marks}'
 
 
-def _heat_cell(x: float, y: float, width: float, height: float, value: float | None, where: str) -> str:
+def _ends(line: Series, x: float) -> tuple[float, ...]:
+    """What the error bar at x adds to its point, below, at and above."""
+    return (-line.spread(x), 0.0, line.spread(x))
+
+
+def _with_spread(line: Series, x: float, y: float | None) -> str:
+    return f"{number(y)} ± {number(line.spread(x), 2)}" if y is not None and line.spread(x) > 0 else number(y)
+
+
+def _on_canvas(y: float) -> float:
+    """A given y range may cut values off."""
+    return min(max(y, _TOP), HEIGHT - _BOTTOM)
+
+
+def _heat_cell(x: float, y: float, width: float, height: float, value: float | None, where: str, text: str | None = None) -> str:
     place = f'x="{x:.1f}" y="{y:.1f}" width="{width - 1:.1f}" height="{height - 1}"'
     middle = f'text-anchor="middle" x="{x + (width - 1) / 2:.1f}" y="{y + 15:.1f}"'
     if value is None or not math.isfinite(value):
         return f'<rect class="unknown" {place}><title>{escape(where)}: not measured</title></rect><text class="cell" {middle}>–</text>'
     share = min(max(value, 0.0), 1.0)
     level = round(share * 4)  # five steps of one hue, whose text colours are checked for contrast
-    percent = f"{share * 100:.0f}"
+    shown, said = (f"{share * 100:.0f}", f"{share * 100:.0f} %") if text is None else (text, text)
     return (
-        f'<rect class="h{level}" {place}><title>{escape(where)}: {percent} %</title></rect>'
-        f'<text class="cell t{level}" {middle}>{percent}</text>'
+        f'<rect class="h{level}" {place}><title>{escape(where)}: {escape(said)}</title></rect>'
+        f'<text class="cell t{level}" {middle}>{escape(shown)}</text>'
     )
 
 

@@ -69,11 +69,12 @@ figure > svg { display: block; width: 100%; height: auto; max-width: 40rem; }
 .axis { fill: var(--ink); }
 .grid { stroke: var(--rule); stroke-width: 1; fill: none; }
 .line { fill: none; stroke-width: 2; stroke-linejoin: round; }
+.bar { fill: none; stroke-width: 1.25; }
 .unknown { fill: var(--box); }
 .legend { list-style: none; display: flex; flex-wrap: wrap; gap: .25rem 1rem; padding: 0; margin: .25rem 0; }
 .legend { font-size: .9rem; }
 .legend svg { width: 24px; height: 8px; margin-right: .4rem; vertical-align: middle; }
-.wide { overflow-x: auto; }
+.wide { overflow-x: auto; margin: .75rem 0; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { padding: .35rem .6rem; border-bottom: 1px solid var(--rule); text-align: left; }
 thead th { color: var(--quiet); font-weight: 600; }

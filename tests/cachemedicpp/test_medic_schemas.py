@@ -30,9 +30,13 @@ BEAT = {
     "steps_remaining": 50, "elapsed_wall_sec": 25.0, "steps_per_sec": 2.0, "eta_sec": 25.0, "resumed_from": None,
 }  # fmt: skip
 LINE = {"run_id": "r", "timestamp_utc": NOW, "step": 50}
+SENSITIVITY = {
+    "value": 2.0, "value_at_zero": 0.5, "excess": 1.5, "response": 1.9, "standard_error": 0.2, "excess_standard_error": 0.1,
+    "response_standard_error": None, "per_prompt": [1.5, 2.5],
+}  # fmt: skip
+CHECKPOINT = {"step": 4, "sha256": HASH, "file": None}
 POINT = {
-    "delta_norm": 1.0,
-    **{curve: {"value": 2.0, "value_at_zero": 0.5, "excess": 1.5} for curve in ("baseline", "heuristics", "cachemedic")},
+    "delta_norm": 1.0, **dict.fromkeys(("baseline", "heuristics", "cachemedic"), SENSITIVITY),
     "cachemedic_no_contr": None, "delta_pair_norm": 1.0, "delta_pair_rel_norm": 0.1, "delta_k_rel_norm": 0.1, "delta_v_rel_norm": 0.1,
 }  # fmt: skip
 PROGRESS = {
@@ -82,6 +86,7 @@ DOCUMENTS: list[tuple[str, dict[str, Any]]] = [
         },
     ),
     ("medic-log-record", {**LINE, "phase": "sweep", "run": "a", "event": "started"}),
+    ("medic-log-record", {**LINE, "phase": "plots", "event": "completed", "inputs": {"config_resolved.yaml": HASH}, "outputs": {}}),
     (
         "medic-train-heartbeat",
         {
@@ -94,6 +99,7 @@ DOCUMENTS: list[tuple[str, dict[str, Any]]] = [
         "medic-stability-heartbeat",
         {**BEAT, "phase": "stability", "error": None, "current_unit": {"kind": "curve", "delta_norm": 1.0, "layer": None}},
     ),
+    ("medic-plots-heartbeat", {**BEAT, "phase": "plots", "error": None}),
     ("medic-sweep-heartbeat", {**BEAT, "phase": "sweep", "error": None, "current_unit": {"run": "a", "phase": "train"}}),
     (
         "medic-train-pause-ack",
@@ -142,22 +148,29 @@ DOCUMENTS: list[tuple[str, dict[str, Any]]] = [
             "run_id": "r", "config_hash": HASH,
             "metrics": {
                 "stability.logit_sensitivity": [POINT],
-                "stability.amplification_map": {"layers": [1], "heads": [0, 1], "baseline": [[1.0, 2.0]], "cachemedic": [[1.0, None]]},
+                "stability.amplification_map": {
+                    "layers": [1], "heads": [0, 1], "baseline": [[1.0, 2.0]], "cachemedic": [[1.0, None]],
+                    "cachemedic_response": [[0.9, None]],
+                },
                 "stability.settings": {
                     "num_prompts": 8, "num_directions": 2, "topk_logits": 256, "time_mode": "old_only", "N_recent": 16,
                     "amplification_delta_norm": 1.0, "best_heuristic_name": "smoothing", "checkpoint_loaded": True,
                     "cachemedic_no_contr_source": "missing_pair", "delta_injection_shared_across_variants": True, "skipped_prompts": 0,
-                    "data_source": None,
+                    "distinct_prompts": 8, "window": None, "best_heuristic_source": "default", "cachemedic_no_contr_checkpoint": CHECKPOINT,
                 },
             },
-            "settings": {"delta_norms": [0.0, 1.0], "layers": [1], "heads": [0, 1]},
+            "settings": {
+                "delta_norms": [0.0, 1.0], "layers": [1], "heads": [0, 1], "repair_checkpoint": CHECKPOINT, "data_source": None,
+                "runtime_dtype": "float32", "inject": "stored",
+            },
         },
     ),
     (
         "medic-stability-progress",
         {
             **PROGRESS, "phase": "stability", "curve_points": [POINT],
-            "amp_rows": [{"layer": 1, "baseline": [1.0], "cachemedic": [0.9]}], "settings": {"num_prompts": 8},
+            "amp_rows": [{"layer": 1, "baseline": [1.0], "cachemedic": [0.9], "cachemedic_response": [0.8]}],
+            "settings": {"best_heuristic_name": "smoothing"},
         },
     ),
     (
@@ -206,7 +219,7 @@ def test_a_missing_required_field_is_refused_by_model_and_schema(name: str, docu
     schema = json_schema(BY_NAME[name])
     required = set(schema.get("required", []))
     if "oneOf" in schema:
-        line = {"train": "TrainLine", "train_control": "TrainControlLine", "eval": "EvalLine", "sweep": "PlainLine"}[document["phase"]]
+        line = {"train": "TrainLine", "train_control": "TrainControlLine", "eval": "EvalLine"}.get(document["phase"], "PlainLine")
         required = set(schema["$defs"][line]["required"])
     assert required
     for field in required:
@@ -224,7 +237,7 @@ def test_closed_documents_take_no_further_key(name: str) -> None:
     assert not validator(name).is_valid({**document, "stranger": 1})
 
 
-@pytest.mark.parametrize("phase", ["train", "eval", "stability", "sweep"])
+@pytest.mark.parametrize("phase", ["train", "eval", "stability", "plots", "sweep"])
 def test_a_failed_heartbeat_says_why(phase: str) -> None:
     name = f"medic-{phase}-heartbeat"
     document = dict(next(document for kind, document in DOCUMENTS if kind == name)) | {"status": "failed", "reason": "ValueError"}

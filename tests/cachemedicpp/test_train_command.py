@@ -28,6 +28,7 @@ from helpers.medic_run import contents, heartbeat, heartbeats, write_config
 from helpers.tiny_random import random_llama, save_model
 from modelwright.errors import DamagedFileError, ModelwrightError
 from modelwright.files import read_json, read_jsonl
+from modelwright.metrics import read_metrics
 from modelwright.model_shape import ModelShape
 
 TIMES = ("timestamp_utc", "tokens_per_sec", "step_wall_sec")
@@ -79,6 +80,10 @@ def same_training(run: Path, other: Path) -> None:
         del mine[name], its[name]
     assert_equal(mine, its)
     assert values(run) == values(other)
+    curves = [read_metrics(folder / "metrics.jsonl") for folder in (run, other)]
+    for name in ("loss_total", "rho_mean"):
+        logged = [(line["step"], line[name]) for line in values(other) if line[name] is not None]
+        assert logged and [curve.series(f"train/{name}") for curve in curves] == [logged, logged]
 
 
 def assert_equal(mine: Any, its: Any) -> None:

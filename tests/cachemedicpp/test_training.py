@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from cachemedicpp.attainability import attainable_rho
 from cachemedicpp.config_sections import RunConfig
 from cachemedicpp.mixture import find_split
 from cachemedicpp.mixture import training_mixture as without
@@ -16,7 +17,6 @@ from cachemedicpp.settings import load_run_config, training_mixture_of
 from cachemedicpp.training import (
     Recipe,
     StepResult,
-    attainable_rho,
     distillation_loss,
     draw_event,
     fit,

@@ -145,6 +145,26 @@ def test_odd_ranges_stay_on_the_canvas(points: list[tuple[float, float]], log: b
     assert len(re.findall(r'class="tick"', chart)) <= 24
 
 
+def test_error_bars_span_their_errors_and_stay_on_the_canvas() -> None:
+    line = Series("a", [(0, 1.0), (1, 2.0), (2, None)], {0: 0.5, 1: None, 2: 1.0})
+    chart = line_chart([line], title="t", x_label="x", y_label="y")
+    (bars,) = re.findall(r'class="bar s0" d="([^"]+)"', chart)
+    (foot, top) = re.fullmatch(r"M[\d.]+ ([\d.]+)h6m-3 0V([\d.]+)m-3 0h6", bars).groups()  # type: ignore[union-attr]
+    path, *_ = re.findall(r'class="line s0" d="([^"]+)"', chart)  # then the legend
+    (_, first), (_, second) = _numbers(path)
+    assert float(foot) - float(top) == pytest.approx(first - second, abs=0.2)  # 2 * 0.5, as far as from 1 to 2
+    assert (float(foot) + float(top)) / 2 == pytest.approx(first, abs=0.2)
+    assert "1 ± 0.50" in chart and "<title>a: 2 at 1</title>" in chart
+    logarithmic = line_chart([Series("a", [(1, 1.0), (2, 9.0)], {1: 3.0})], title="t", x_label="x", y_label="y", log_y=True)
+    assert "M" in re.findall(r'class="bar s0" d="([^"]+)"', logarithmic)[0] and "nan" not in logarithmic
+    assert "bar s" not in line_chart([Series("a", [(1, 1.0)])], title="t", x_label="x", y_label="y")
+
+
+def test_a_heat_map_can_say_something_else_than_a_percentage() -> None:
+    chart = heat_map(["0"], ["1", "2"], [[0.0, None]], title="t", row_label="head", column_label="layer", texts=[["−0.4", ""]])
+    assert "<title>head 0, layer 1: −0.4</title>" in chart and ">−0.4</text>" in chart and "not measured" in chart
+
+
 def test_heat_map_says_its_numbers() -> None:
     chart = heat_map(["0", "50"], ["512"], [[1.0], [0.25]], title="t", row_label="depth", column_label="length")
     assert "<title>depth 50, length 512: 25 %</title>" in chart and ">100</text>" in chart

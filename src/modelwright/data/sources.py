@@ -36,7 +36,7 @@ def iterate_records(reference: DatasetReference, *, offline: bool = False) -> It
     """The records one by one; local text formats are never held whole. Raises LoadError at the first row that does not
     fit.
     """
-    return to_records(_rows(reference, offline), reference.text_field)
+    return to_records(iterate_rows(reference, offline), reference.text_field)
 
 
 def fingerprint(reference: DatasetReference, *, offline: bool = False) -> str:
@@ -54,13 +54,14 @@ def fingerprint(reference: DatasetReference, *, offline: bool = False) -> str:
             _add(digest, _file_digest(path))
         _add(digest, (reference.text_field or "").encode())
     else:
-        for _, row in _rows(reference, offline):
+        for _, row in iterate_rows(reference, offline):
             _add(digest, json.dumps(row, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str).encode())
         _add(digest, (reference.text_field or "").encode())
     return digest.hexdigest()
 
 
-def _rows(reference: DatasetReference, offline: bool) -> Iterator[tuple[str, Any]]:
+def iterate_rows(reference: DatasetReference, offline: bool) -> Iterator[tuple[str, Any]]:
+    """The raw rows of a dataset, each with its place in words (`file: line 3`). Raises LoadError when it cannot be read."""
     if reference.scheme == "synthetic":
         for number, row in enumerate(generate_rows(reference.identifier, reference.n or 1, reference.seed or 0), start=1):
             yield f"{reference.uri}: row {number}", row
