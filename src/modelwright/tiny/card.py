@@ -38,7 +38,7 @@ Sentiment labels, {sentiment_samples} fresh reviews in the training rows' style:
 
 ## Recipe
 
-{steps:,} steps and {tokens:,} tokens, short rows first ({stages}).
+{steps:,} steps and {tokens:,} tokens, short rows first ({stages}).{growth}
 Muon for the hidden matrices (rate {matrix_rate:g}), AdamW for embeddings and norms ({vector_rate:g}). Seed {seed}.
 The rows: source text of the Python standard library, random runs repeated, key and value lists, facts hidden in filler,
 small instructions and labelled sentences. Synthetic rows have a loss on their answers only.
@@ -68,6 +68,10 @@ Software Foundation and others, used under the PSF License Agreement (https://do
 sentences that the project generates itself.
 """
 
+_GROWTH = """
+Not from random weights: it starts as `modelwright/{}` (weights {}), made wider and deeper so that it computes the same
+(`modelwright.tiny.growth`)."""
+
 
 def render_card(figures: Mapping[str, Any]) -> str:
     """The whole README.md of a model from its figures."""
@@ -93,6 +97,7 @@ def render_card(figures: Mapping[str, Any]) -> str:
         stages=", ".join(f"{stage['steps']} steps at {stage['length']}" for stage in recipe["stages"]),
         matrix_rate=recipe["matrix_rate"],
         vector_rate=recipe["vector_rate"],
+        growth=_GROWTH.format(recipe["grown_from"], figures["grown_from_sha256"][:12]) if recipe.get("grown_from") else "",
         seed=figures["seed"],
         interpreter=data["interpreter"],
         digest=data["digest"],

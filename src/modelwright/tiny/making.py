@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelwright.files import make_folder, sha256_file, write_json, write_text
 from modelwright.precision import choose_matmul_precision
-from modelwright.tiny import training
+from modelwright.tiny import tiny_model_path, training
 from modelwright.tiny.card import render_card
 from modelwright.tiny.recipe import Recipe
 
@@ -62,6 +62,8 @@ def make(
         "threads": torch.get_num_threads(),
         "matmul_precision": precision.as_dict(),
     }
+    if recipe.grown_from is not None:
+        facts["grown_from_sha256"] = sha256_file(tiny_model_path(recipe.grown_from) / "model.safetensors")
     figures = finish(out, prepared, facts, say)
     for leftover in work.iterdir():
         leftover.unlink()

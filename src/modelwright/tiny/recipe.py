@@ -31,6 +31,8 @@ class Recipe:
     `matrix_rate` is Muon's learning rate for the hidden matrices, `vector_rate` AdamW's for embeddings and norms. Both
     warm up over `warmup_steps`, stay, and fall linearly to `final_share` of the peak over the last `decay_share` of
     the steps of all stages without a rate of their own; stages with one come last.
+
+    `grown_from` names the smaller member whose trained weights this one starts with (see `growth`).
     """
 
     name: str
@@ -50,6 +52,7 @@ class Recipe:
     context: int = 512
     vocabulary_size: int = 1024
     rope_theta: float = 10_000.0
+    grown_from: str | None = None
 
     @property
     def steps(self) -> int:
@@ -138,7 +141,15 @@ RECIPES: dict[str, Recipe] = {
             heads=6,
             kv_heads=3,
             ffn_size=416,
-            stages=_stages(800, 600, 600, 900, 200),
+            stages=(
+                Stage(steps=600, rows=8, length=512, mixture=FINISHING),
+                Stage(steps=80, rows=32, length=64, mixture=LABELLING, rate=0.5),
+                Stage(steps=120, rows=8, length=512, mixture=SETTLING, rate=0.4),
+            ),
+            matrix_rate=0.01,
+            vector_rate=3e-3,
+            decay_share=0.7,
+            grown_from="tiny-0.4m",
         ),
         Recipe(
             "tiny-5m",
@@ -148,13 +159,14 @@ RECIPES: dict[str, Recipe] = {
             kv_heads=3,
             ffn_size=768,
             stages=(
-                Stage(steps=240, rows=64, length=64, mixture=FOUNDATION),
-                Stage(steps=160, rows=32, length=128, mixture=BUILDING),
-                Stage(steps=130, rows=16, length=256, mixture=BUILDING),
-                Stage(steps=190, rows=8, length=512, mixture=FINISHING),
-                Stage(steps=40, rows=64, length=64, mixture=LABELLING, rate=0.8),
-                Stage(steps=60, rows=8, length=512, mixture=SETTLING, rate=0.7),
+                Stage(steps=450, rows=8, length=512, mixture=FINISHING),
+                Stage(steps=60, rows=32, length=64, mixture=LABELLING, rate=0.5),
+                Stage(steps=100, rows=8, length=512, mixture=SETTLING, rate=0.4),
             ),
+            matrix_rate=0.01,
+            vector_rate=3e-3,
+            decay_share=0.7,
+            grown_from="tiny-1.5m",
         ),
     )
 }

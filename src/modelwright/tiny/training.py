@@ -14,8 +14,9 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
-from modelwright.files import make_folder, sha256_json
-from modelwright.tiny import dialogues, rows
+from modelwright.errors import LoadError
+from modelwright.files import make_folder, sha256_file, sha256_json
+from modelwright.tiny import dialogues, rows, tiny_model_path
 from modelwright.tiny.batches import TrainingData, make_batch
 from modelwright.tiny.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
 from modelwright.tiny.corpus import Corpus, load_corpus
@@ -121,6 +122,36 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, seed: int) -
     return LlamaForCausalLM(config)
 
 
+def start_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+    """The model that training starts with: random weights, or the packaged smaller model that the recipe grows from.
+
+    Raises LoadError when that model is not in this installation or has another vocabulary.
+    """
+    model = build_model(recipe, tokenizer, seed)
+    if recipe.grown_from is not None:
+        import torch
+        import transformers
+
+        from modelwright.tiny.growth import grow
+
+        folder = tiny_model_path(recipe.grown_from)
+        if transformers.AutoTokenizer.from_pretrained(folder).get_vocab() != tokenizer.get_vocab():
+            raise LoadError(
+                f"The vocabulary of {recipe.grown_from} is not the one of this interpreter's library; train that model here first, "
+                "or use the Python version its card names."
+            )
+        grow(transformers.LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32), model)
+    return model
+
+
+def _identity(recipe: Recipe, prepared: Prepared, seed: int) -> str:
+    """What a checkpoint must agree with to be resumed."""
+    identity = {"recipe": asdict(recipe), "seed": seed, "data": prepared.corpus.digest}
+    if recipe.grown_from is not None:
+        identity["grown_from"] = sha256_file(tiny_model_path(recipe.grown_from) / "model.safetensors")
+    return sha256_json(identity)
+
+
 def build_optimizers(recipe: Recipe, model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
     """Muon for the hidden matrices, AdamW for embeddings and norms."""
     import torch
@@ -170,8 +201,8 @@ def train(
     import torch
 
     make_folder(work)
-    identity = sha256_json({"recipe": asdict(recipe), "seed": seed, "data": prepared.corpus.digest})
-    model = build_model(recipe, prepared.tokenizer, seed)
+    identity = _identity(recipe, prepared, seed)
+    model = start_model(recipe, prepared.tokenizer, seed)
     optimizers = build_optimizers(recipe, model)
     peaks = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
     first = load_checkpoint(work / CHECKPOINT_NAME, model, optimizers, identity) if resume else 0

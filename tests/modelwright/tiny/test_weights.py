@@ -61,7 +61,7 @@ def test_the_family_shares_one_tokenizer_and_fits_its_size() -> None:
 def test_the_middle_model_retrieves_inside_its_window_and_fails_beyond_by_its_own_figures() -> None:
     passkey = json.loads((tiny_model_path("tiny-1.5m") / "figures.json").read_text(encoding="utf-8"))["measured"]["passkey"]["raw"]
     assert min(passkey[length] for length in ("160", "256", "512")) >= 0.95
-    assert passkey["2048"] <= 0.2  # what is left are keys that stand near the question; the aim of 5 % is not reached yet
+    assert max(passkey["1024"], passkey["2048"]) <= 0.05
 
 
 def test_the_middle_model_answers_a_passkey_question_now() -> None:
