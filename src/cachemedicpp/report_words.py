@@ -184,7 +184,8 @@ def _contraction(results: RunResults, values: Mapping[str, float | None]) -> str
 
 def fallen(gates: Sequence[Gate]) -> str:
     """The clauses of the gates as they fall in this run."""
-    met, unmet = [], []
+    met: list[str] = []
+    unmet: list[str] = []
     for gate in gates:
         for clause in gate.clauses:
             how = clause_met(clause.needed, [row.met for row in clause.rows])
