@@ -1,10 +1,17 @@
-"""What holds for every test: a home folder of its own, and no network."""
+"""What holds for every test: a home folder of its own, no network, and Ctrl-C that arrives."""
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
+
+
+def pytest_configure() -> None:
+    """Take Ctrl-C even where the tests were started in the background of a script, which has it ignored, children included."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

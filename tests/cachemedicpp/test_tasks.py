@@ -233,7 +233,7 @@ def test_greedy_answers_on_a_cache_are_those_of_generate() -> None:
 def test_a_trained_tiny_model_labels_the_offline_reviews_and_finds_the_passkey(tiny: Any) -> None:
     model = load_model(resolve_model("modelwright/tiny-1.5m"))
     labelled = sentiment_examples(tiny, load_reviews(data_settings(), "test", limit=60).items, 60, 192, wording_for(tiny))
-    assert task_value("sst2_prompted", score_batch(labelled, OneByOne(model, labelled))).value >= 0.75
+    assert task_value("sst2_prompted", score_batch(labelled, OneByOne(model, labelled))).value >= 0.65
     keys = passkey_examples(tiny, 8, 192, seed=2)
     run = OneByOne(model, keys)
     assert task_value("passkey", score_batch(keys, run)).value >= 0.85

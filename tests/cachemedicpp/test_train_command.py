@@ -128,7 +128,7 @@ def test_every_file_is_there_and_fits_its_schema(whole: tuple[Path, Path], model
     names = set(contents(run))
     states = {f"checkpoints/{name}.pt" for name in ("train_state_latest", "train_state_step_3", "train_state_step_6")}
     repairs = {f"checkpoints/repair_step_{step}.pt" for step in (3, 6)}
-    records = {"run_record.json", "config_resolved.yaml", "env.json", "git.json", "run.json", "writer.lock"}
+    records = {"run_record.json", "config_resolved.yaml", "env.json", "git.json", "run.json", "metrics.jsonl", "writer.lock"}
     assert names == states | repairs | records | {"logs/train.jsonl", "logs/train_heartbeat.json", "logs/train_heartbeat.jsonl"}
     lines = read_jsonl(run / "logs" / "train.jsonl").records
     assert [(line["phase"], line["step"]) for line in lines] == [("train", 2), ("train", 4), ("train", 6), ("train_control", 6)]
@@ -168,7 +168,7 @@ def test_no_resume_archives_and_starts_at_step_one(whole: tuple[Path, Path], mod
     first = contents(run)
     assert command(config, run, "--no-resume") == 0
     (kept,) = (run / "archive").iterdir()
-    assert set(contents(kept)) == {name for name in first if name.startswith(("logs/", "checkpoints/"))}
+    assert set(contents(kept)) == {name for name in first if name.startswith(("logs/", "checkpoints/", "metrics"))}
     assert heartbeats(run, "train")[0]["step"] == 0 and heartbeats(run, "train")[0]["resumed_from"] is None
     assert [line["step"] for line in values(run)] == [1]
 
