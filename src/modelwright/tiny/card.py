@@ -38,7 +38,7 @@ Sentiment labels, {sentiment_samples} fresh reviews in the training rows' style:
 
 ## Recipe
 
-{steps:,} steps and {tokens:,} tokens, short rows first ({stages}).{growth}
+{steps:,} steps and {tokens:,} tokens ({stages}).{growth}
 Muon for the hidden matrices (rate {matrix_rate:g}), AdamW for embeddings and norms ({vector_rate:g}). Seed {seed}.
 The rows: source text of the Python standard library, random runs repeated, key and value lists, facts hidden in filler,
 small instructions and labelled sentences. Synthetic rows have a loss on their answers only.

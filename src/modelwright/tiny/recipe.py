@@ -107,19 +107,27 @@ LABELLING: Mixture = (("text", 0.25), ("recall", 0.15), ("instruction", 0.05), (
 SETTLING: Mixture = (("lookup", 0.03), ("text", 0.42), ("recall", 0.35), ("instruction", 0.07), ("sentiment", 0.13))
 
 
-def _stages(first: int, second: int, third: int, last: int, labelling: int) -> tuple[Stage, ...]:
-    """The length curriculum: recall forms within about a million tokens on short rows and is then stretched to the
-    whole window. The labels of reviews come last, on short rows again: in a long row of many reviews the word that
-    decides a label drowns among the others.
-    """
-    return (
-        Stage(steps=first, rows=32, length=64, mixture=FOUNDATION),
-        Stage(steps=second, rows=24, length=128, mixture=BUILDING),
-        Stage(steps=third, rows=12, length=256, mixture=BUILDING),
-        Stage(steps=last, rows=8, length=512, mixture=FINISHING),
-        Stage(steps=labelling, rows=32, length=64, mixture=LABELLING, rate=0.8),
-        Stage(steps=labelling, rows=8, length=512, mixture=SETTLING, rate=0.5),
+FROM_RANDOM_WEIGHTS = (
+    Stage(steps=1200, rows=32, length=64, mixture=FOUNDATION),
+    Stage(steps=800, rows=24, length=128, mixture=BUILDING),
+    Stage(steps=600, rows=12, length=256, mixture=BUILDING),
+    Stage(steps=900, rows=8, length=512, mixture=FINISHING),
+    Stage(steps=200, rows=32, length=64, mixture=LABELLING, rate=0.8),
+    Stage(steps=200, rows=8, length=512, mixture=SETTLING, rate=0.5),
+)
+"""The length curriculum: recall forms within about a million tokens on short rows and is then stretched to the whole window.
+The labels of reviews come last, on short rows again: in a long row of many reviews the word that decides a label drowns among
+the others."""
+
+
+def _grown(name: str, grown_from: str, steps: int, labelling: int, settling: int, **shape: int) -> Recipe:
+    """A recipe that starts as a smaller model, which reads the whole window already: lower rates, no curriculum. Counts in steps."""
+    stages = (
+        Stage(steps=steps, rows=8, length=512, mixture=FINISHING),
+        Stage(steps=labelling, rows=32, length=64, mixture=LABELLING, rate=0.5),
+        Stage(steps=settling, rows=8, length=512, mixture=SETTLING, rate=0.4),
     )
+    return Recipe(name, **shape, stages=stages, matrix_rate=0.01, vector_rate=3e-3, decay_share=0.7, grown_from=grown_from)
 
 
 RECIPES: dict[str, Recipe] = {
@@ -132,42 +140,10 @@ RECIPES: dict[str, Recipe] = {
             heads=3,
             kv_heads=1,
             ffn_size=256,
-            stages=_stages(1200, 800, 600, 900, 200),
+            stages=FROM_RANDOM_WEIGHTS,
         ),
-        Recipe(
-            "tiny-1.5m",
-            hidden_size=192,
-            layers=4,
-            heads=6,
-            kv_heads=3,
-            ffn_size=416,
-            stages=(
-                Stage(steps=600, rows=8, length=512, mixture=FINISHING),
-                Stage(steps=80, rows=32, length=64, mixture=LABELLING, rate=0.5),
-                Stage(steps=120, rows=8, length=512, mixture=SETTLING, rate=0.4),
-            ),
-            matrix_rate=0.01,
-            vector_rate=3e-3,
-            decay_share=0.7,
-            grown_from="tiny-0.4m",
-        ),
-        Recipe(
-            "tiny-5m",
-            hidden_size=288,
-            layers=5,
-            heads=9,
-            kv_heads=3,
-            ffn_size=768,
-            stages=(
-                Stage(steps=450, rows=8, length=512, mixture=FINISHING),
-                Stage(steps=60, rows=32, length=64, mixture=LABELLING, rate=0.5),
-                Stage(steps=100, rows=8, length=512, mixture=SETTLING, rate=0.4),
-            ),
-            matrix_rate=0.01,
-            vector_rate=3e-3,
-            decay_share=0.7,
-            grown_from="tiny-1.5m",
-        ),
+        _grown("tiny-1.5m", "tiny-0.4m", 600, 80, 120, hidden_size=192, layers=4, heads=6, kv_heads=3, ffn_size=416),
+        _grown("tiny-5m", "tiny-1.5m", 450, 60, 100, hidden_size=288, layers=5, heads=9, kv_heads=3, ffn_size=768),
     )
 }
 MINIATURE = Recipe(
