@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
-from cachemedicpp.attention import protecting
-from cachemedicpp.operator_spec import OperatorSpec
-from cachemedicpp.repair import RepairOperator, layout_of
-from cachemedicpp.repair_cache import extend_cache
+from cachemedicpp.repair.attention import protecting
+from cachemedicpp.repair.cache import extend_cache
+from cachemedicpp.repair.operator import RepairOperator, layout_of
+from cachemedicpp.repair.spec import OperatorSpec
 
 WAYS = ("off", "collapsed A", "extended D")
 

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cachemedicpp.forms import extended_stored, materialised, sdpa_kernel, wide_attention
-from cachemedicpp.operator_spec import HeadLayout, OperatorSpec
-from cachemedicpp.repair import LayerRepair, RepairOperator
-from cachemedicpp.repair_cache import RepairLayer
-from cachemedicpp.row_plan import collapsed_rows, extended_rows
+from cachemedicpp.repair.cache import RepairLayer
+from cachemedicpp.repair.forms import extended_stored, materialised, sdpa_kernel, wide_attention
+from cachemedicpp.repair.operator import LayerRepair, RepairOperator
+from cachemedicpp.repair.row_plan import collapsed_rows, extended_rows
+from cachemedicpp.repair.spec import HeadLayout, OperatorSpec
 
 SHAPES = {"small": HeadLayout(head_dim=32, kv_heads=3, query_heads=6), "medium": HeadLayout(head_dim=64, kv_heads=16, query_heads=16)}
 WAYS = ("plain", "materialised A", "extended A", "collapsed A", "extended D")

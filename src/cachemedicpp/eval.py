@@ -12,15 +12,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cachemedicpp.phase_arguments import phase_parser, resume_words
+from cachemedicpp.phases.arguments import phase_parser, resume_words
 from modelwright.files import JsonlAppender, encode_line, read_json, write_bytes, write_json
 
 if TYPE_CHECKING:
-    from cachemedicpp.config_sections import RunConfig
-    from cachemedicpp.eval_progress import Finished
-    from cachemedicpp.evaluation import Bench, Measured
-    from cachemedicpp.grid import Unit
-    from cachemedicpp.phases import EndReason, PhaseRun
+    from cachemedicpp.config.sections import RunConfig
+    from cachemedicpp.evaluation.defences import Bench, Measured
+    from cachemedicpp.evaluation.grid import Unit
+    from cachemedicpp.evaluation.progress import Finished
+    from cachemedicpp.phases.running import EndReason, PhaseRun
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,10 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--allow_untrained", action="store_true", help="evaluate an untrained operator where there is no repair checkpoint")
     arguments = parser.parse_args(words)
-    from cachemedicpp.phases import guarded
+    from cachemedicpp.phases.running import guarded
 
     def start() -> int:
-        from cachemedicpp.settings import load_run_config
+        from cachemedicpp.config.settings import load_run_config
 
         config = load_run_config(arguments.config)
         every, untrained = arguments.heartbeat_every or 1, arguments.allow_untrained
@@ -55,9 +55,9 @@ def evaluate(
     allow_untrained: bool = False,
 ) -> int:
     """Evaluate the run in `run_dir` and return the exit status. words: the flags as typed, for the record."""
-    from cachemedicpp.eval_progress import RESULT_FILES, read_progress
-    from cachemedicpp.phases import PAUSE_ACKS, run_phase
-    from cachemedicpp.settings import check_same_config
+    from cachemedicpp.config.settings import check_same_config
+    from cachemedicpp.evaluation.progress import RESULT_FILES, read_progress
+    from cachemedicpp.phases.running import PAUSE_ACKS, run_phase
 
     folder = Path(run_dir).absolute()
 
@@ -88,9 +88,9 @@ class _Evaluation:
     """One session of an evaluation: which units are left, and what they leave behind."""
 
     def __init__(self, phase: PhaseRun, config: RunConfig, heartbeat_every: int, allow_untrained: bool) -> None:
-        from cachemedicpp.eval_setup import checkpoint_identity, evaluated_checkpoint
-        from cachemedicpp.grid import grid_units
-        from cachemedicpp.settings import evaluated_types
+        from cachemedicpp.config.settings import evaluated_types
+        from cachemedicpp.evaluation.grid import grid_units
+        from cachemedicpp.evaluation.setup import checkpoint_identity, evaluated_checkpoint
 
         self.phase, self.config, self.folder, self.every = phase, config, phase.folder, heartbeat_every
         self.eps, self.types = [float(value) for value in config.eval.corruption_eval.eps], evaluated_types(config)
@@ -100,7 +100,7 @@ class _Evaluation:
         self.resumed_from: str | None = None
 
     def run(self) -> EndReason:
-        from cachemedicpp.eval_progress import EXAMPLES, METRICS, write_progress
+        from cachemedicpp.evaluation.progress import EXAMPLES, METRICS, write_progress
 
         self.finished = self._earlier()
         done = len(self.finished.records)
@@ -119,8 +119,8 @@ class _Evaluation:
 
     def _earlier(self) -> Finished:
         """What earlier sessions finished with this checkpoint; results of another one are moved to the archive. [C27]"""
-        from cachemedicpp.eval_progress import METRICS, PROGRESS, RESULT_FILES, Finished, read_finished, read_progress
-        from cachemedicpp.run_layout import archive
+        from cachemedicpp.evaluation.progress import METRICS, PROGRESS, RESULT_FILES, Finished, read_finished, read_progress
+        from cachemedicpp.phases.layout import archive
 
         counts: dict[str, int] = {task.name: task.num_examples for task in self.config.eval.tasks}
         progress, metrics = read_progress(self.folder), self.folder / METRICS
@@ -142,15 +142,15 @@ class _Evaluation:
     # --- measuring
 
     def _measure(self) -> dict[str, Any]:
-        from cachemedicpp.base_model import load_base_model
-        from cachemedicpp.comparison import aggregate
-        from cachemedicpp.decode_overhead import decode_overhead
-        from cachemedicpp.devices import runtime_dtype
-        from cachemedicpp.eval_data import task_examples, text_splits
-        from cachemedicpp.eval_records import overhead, places
-        from cachemedicpp.eval_setup import evaluated_operator, evaluation_setup
-        from cachemedicpp.evaluation import Bench
-        from cachemedicpp.tasks import WIKITEXT
+        from cachemedicpp.config.devices import runtime_dtype
+        from cachemedicpp.evaluation.comparison import aggregate
+        from cachemedicpp.evaluation.decode_overhead import decode_overhead
+        from cachemedicpp.evaluation.defences import Bench
+        from cachemedicpp.evaluation.examples import task_examples, text_splits
+        from cachemedicpp.evaluation.records import overhead, places
+        from cachemedicpp.evaluation.setup import evaluated_operator, evaluation_setup
+        from cachemedicpp.inputs.tasks import WIKITEXT
+        from cachemedicpp.phases.base_model import load_base_model
 
         self._pause_if_asked()
         model, tokenizer = load_base_model(self.config)
@@ -188,8 +188,8 @@ class _Evaluation:
 
     def _measure_cell(self, bench: Bench, cell: Sequence[Unit]) -> None:
         """Measure what is missing of the six units of one place of the grid."""
-        from cachemedicpp.eval_records import shown
-        from cachemedicpp.events import CLEAN, Event
+        from cachemedicpp.evaluation.records import shown
+        from cachemedicpp.faults.events import CLEAN, Event
 
         missing = [unit for unit in cell if unit.key not in self.finished.records]
         if not missing:
@@ -209,18 +209,18 @@ class _Evaluation:
 
     def _keep_clean(self, unit: Unit) -> None:
         """A cell without corruption is the clean cell, so its numbers are taken from there."""
-        from cachemedicpp.evaluation import Measured
-        from cachemedicpp.events import NO_EVENT
-        from cachemedicpp.grid import Unit
+        from cachemedicpp.evaluation.defences import Measured
+        from cachemedicpp.evaluation.grid import Unit
+        from cachemedicpp.faults.events import NO_EVENT
 
         clean = Unit("clean", unit.task, unit.defence, NO_EVENT, 0.0)
         self._keep(unit, Measured(unit.defence, self.finished.scores[clean.key], 0, 0.0, None), same_as=clean.key)
 
     def _keep(self, unit: Unit, measured: Measured, **further: Any) -> None:
         """Write the unit down, examples first; it counts once the progress file has it."""
-        from cachemedicpp.aggregation import Cell
-        from cachemedicpp.eval_progress import write_progress
-        from cachemedicpp.eval_records import shown, unit_record
+        from cachemedicpp.evaluation.aggregation import Cell
+        from cachemedicpp.evaluation.progress import write_progress
+        from cachemedicpp.evaluation.records import shown, unit_record
 
         head = {"run_id": self.phase.run_id, "unit_key": unit.key, "defense": unit.defence}
         self._lines.append_bytes(b"".join(encode_line({**head, **score.as_dict()}) for score in measured.scores))
@@ -238,7 +238,7 @@ class _Evaluation:
         self.phase.pause_if_asked(self._save)
 
     def _save(self, reason: str) -> Path:
-        from cachemedicpp.eval_progress import write_progress
+        from cachemedicpp.evaluation.progress import write_progress
 
         return write_progress(self.folder, self.finished, self.units, self._head("paused", reason))
 
@@ -261,8 +261,8 @@ class _Evaluation:
 
     def _write_log(self, metrics: Mapping[str, Any]) -> None:
         """`logs/eval.jsonl`, written whole, so that a session that died here leaves no line twice."""
-        from cachemedicpp.eval_progress import LOG
-        from cachemedicpp.eval_records import log_lines
+        from cachemedicpp.evaluation.progress import LOG
+        from cachemedicpp.evaluation.records import log_lines
 
         lines = log_lines(self.phase.run_id, self.phase.now(), metrics, self.finished.in_order(self.units))
         write_bytes(self.folder / LOG, b"".join(map(encode_line, lines)))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cachemedicpp.phases import EndReason, PhaseRun
+    from cachemedicpp.phases.running import EndReason, PhaseRun
 
 LOG = "logs/plots.jsonl"
 REPORT = "report.html"
@@ -23,15 +23,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns 0 written or nothing left to do, 1 a missing input or a failure, 2 bad flags."""
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = _parser().parse_args(words)
-    from cachemedicpp.phases import guarded
+    from cachemedicpp.phases.running import guarded
 
     return guarded(lambda: plot(arguments.run_dir, words))
 
 
 def plot(run_dir: str | Path, words: Sequence[str] = ()) -> int:
     """Write the figures, tables and report of the run in `run_dir`; returns the exit status. words: the flags as typed."""
-    from cachemedicpp.paper_inputs import read_for_plots
-    from cachemedicpp.phases import run_phase
+    from cachemedicpp.paper.inputs import read_for_plots
+    from cachemedicpp.phases.running import run_phase
 
     folder = Path(run_dir).absolute()
     read_for_plots(folder)  # before the run is opened, so that nothing is written where something is missing
@@ -49,17 +49,17 @@ def plot(run_dir: str | Path, words: Sequence[str] = ()) -> int:
 
 def locked_files() -> tuple[str, ...]:
     """The six files under `paper/`, by their names within the run directory."""
-    from cachemedicpp import figures, tables
+    from cachemedicpp.paper import figures, tables
 
     return (figures.SCORES, figures.PARETO, figures.SENSITIVITY, figures.AMPLIFICATION, tables.MAIN, tables.ABLATION)
 
 
 def _write_all(phase: PhaseRun) -> EndReason:
-    from cachemedicpp.figures import draw_figures
-    from cachemedicpp.paper_inputs import input_digests, read_for_plots
-    from cachemedicpp.report_page import report_page
-    from cachemedicpp.run_layout import make_layout
-    from cachemedicpp.tables import draw_tables
+    from cachemedicpp.paper.figures import draw_figures
+    from cachemedicpp.paper.inputs import input_digests, read_for_plots
+    from cachemedicpp.paper.report_page import report_page
+    from cachemedicpp.paper.tables import draw_tables
+    from cachemedicpp.phases.layout import make_layout
     from modelwright.files import JsonlAppender, sha256_bytes, write_bytes
 
     names = (*locked_files(), REPORT)

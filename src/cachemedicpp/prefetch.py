@@ -37,7 +37,7 @@ class Target:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status, see EXIT_CODES."""
     arguments = _parser().parse_args(argv)
-    from cachemedicpp.phases import guarded
+    from cachemedicpp.phases.running import guarded
 
     def start() -> int:
         targets = wanted_targets(arguments.config, arguments.model)
@@ -55,7 +55,7 @@ def prefetch(targets: Sequence[Target], cache_dir: Path | None, local_files_only
 
     All are tried; each failure is a sentence on standard error. A dry run prints and does nothing else.
     """
-    from cachemedicpp.base_model import choose_model_cache
+    from cachemedicpp.phases.base_model import choose_model_cache
     from modelwright.errors import LoadError
 
     if dry_run:
@@ -90,7 +90,7 @@ def wanted_targets(configs: Iterable[str | Path], specs: Iterable[str]) -> tuple
 
     Raises ConfigError (exit 2) with the faults of all of them.
     """
-    from cachemedicpp.settings import DEFAULT_PRESETS
+    from cachemedicpp.config.settings import DEFAULT_PRESETS
     from modelwright.errors import ConfigError, Fault
 
     configs, specs = list(configs), list(specs)
@@ -127,7 +127,7 @@ def config_targets(path: Path) -> list[Target]:
 
     Looks at the model only, so a configuration that is not finished yet will do. Raises ConfigError.
     """
-    from cachemedicpp.settings import read_document
+    from cachemedicpp.config.settings import read_document
 
     document = read_document(path, "--config")
     if "base_config" in document or "runs" in document:
@@ -136,8 +136,8 @@ def config_targets(path: Path) -> list[Target]:
 
 
 def _sweep_targets(document: Mapping[str, Any], path: Path) -> list[Target]:
-    from cachemedicpp.overrides import merge_overrides
-    from cachemedicpp.settings import find_file, read_document
+    from cachemedicpp.config.overrides import merge_overrides
+    from cachemedicpp.config.settings import find_file, read_document
     from modelwright.errors import ConfigError, Fault
 
     base, runs = document.get("base_config"), document.get("runs")
@@ -235,7 +235,7 @@ def fetch_model(target: Target, cache_dir: Path | None = None, local_files_only:
 
 def data_sets() -> list[str]:
     """References of every split that train, eval and stability read from the hub."""
-    from cachemedicpp.data_sources import HUB_REVIEWS, HUB_TEXT
+    from cachemedicpp.inputs.sources import HUB_REVIEWS, HUB_TEXT
 
     text = [f"{HUB_TEXT}?split={split}" for split in ("train", "validation", "test")]
     return text + [f"{HUB_REVIEWS}?split={split}" for split in ("train", "validation")]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from cachemedicpp import metric_models as metrics
-from cachemedicpp import record_models as records
-from cachemedicpp.config_sections import RunConfig
-from cachemedicpp.sweep_settings import SweepConfig
+from cachemedicpp.config.sections import RunConfig
+from cachemedicpp.config.sweeps import SweepConfig
+from cachemedicpp.phases import metric_models as metrics
+from cachemedicpp.phases import record_models as records
 from modelwright.schema_registry import ArtifactSchema
 
 OWNER = "cachemedicpp"

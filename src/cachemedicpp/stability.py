@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cachemedicpp.phase_arguments import phase_parser, resume_words
+from cachemedicpp.phases.arguments import phase_parser, resume_words
 from modelwright.files import encode_line, read_json, write_bytes, write_json
 
 if TYPE_CHECKING:
-    from cachemedicpp.config_sections import RunConfig
-    from cachemedicpp.phases import EndReason, PhaseRun
-    from cachemedicpp.stability_measure import StabilityBench
-    from cachemedicpp.stability_progress import Finished
-    from cachemedicpp.stability_prompts import Prompts
+    from cachemedicpp.config.sections import RunConfig
+    from cachemedicpp.phases.running import EndReason, PhaseRun
+    from cachemedicpp.sensitivity.measure import StabilityBench
+    from cachemedicpp.sensitivity.progress import Finished
+    from cachemedicpp.sensitivity.prompts import Prompts
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,10 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--allow_untrained", action="store_true", help="measure an untrained operator where there is no repair checkpoint")
     arguments = parser.parse_args(words)
-    from cachemedicpp.phases import guarded
+    from cachemedicpp.phases.running import guarded
 
     def start() -> int:
-        from cachemedicpp.settings import load_run_config
+        from cachemedicpp.config.settings import load_run_config
 
         config = load_run_config(arguments.config)
         every, untrained = arguments.heartbeat_every or 1, arguments.allow_untrained
@@ -57,10 +57,10 @@ def measure_stability(
 
     Raises ConfigError, before any file is touched, when no prompt of `eval.max_seq_len` tokens could be disturbed.
     """
-    from cachemedicpp.phases import PAUSE_ACKS, run_phase
-    from cachemedicpp.settings import check_same_config
-    from cachemedicpp.stability_progress import RESULT_FILES, read_progress
-    from cachemedicpp.stability_prompts import check_lengths
+    from cachemedicpp.config.settings import check_same_config
+    from cachemedicpp.phases.running import PAUSE_ACKS, run_phase
+    from cachemedicpp.sensitivity.progress import RESULT_FILES, read_progress
+    from cachemedicpp.sensitivity.prompts import check_lengths
 
     check_lengths(config)
     folder = Path(run_dir).absolute()
@@ -92,10 +92,10 @@ class _Measurement:
     """One session of a stability measurement: which units are left, and what they leave behind."""
 
     def __init__(self, phase: PhaseRun, config: RunConfig, heartbeat_every: int, allow_untrained: bool) -> None:
-        from cachemedicpp.counterpart import find_counterpart
-        from cachemedicpp.eval_setup import checkpoint_identity, evaluated_checkpoint
-        from cachemedicpp.stability_progress import Inputs
-        from cachemedicpp.stability_setup import best_heuristic
+        from cachemedicpp.evaluation.setup import checkpoint_identity, evaluated_checkpoint
+        from cachemedicpp.sensitivity.counterpart import find_counterpart
+        from cachemedicpp.sensitivity.progress import Inputs
+        from cachemedicpp.sensitivity.setup import best_heuristic
 
         self.phase, self.config, self.folder, self.every = phase, config, phase.folder, heartbeat_every
         self.deltas, self.layers = [float(value) for value in config.stability.delta_norms], list(config.stability.layers)
@@ -112,7 +112,7 @@ class _Measurement:
         self.resumed_from: str | None = None
 
     def run(self) -> EndReason:
-        from cachemedicpp.stability_progress import METRICS, write_progress
+        from cachemedicpp.sensitivity.progress import METRICS, write_progress
 
         self.finished = self._earlier()
         done = self.finished.units
@@ -130,8 +130,8 @@ class _Measurement:
 
     def _earlier(self) -> Finished:
         """What earlier sessions finished with the same inputs; results of others are moved to the archive. [C27]"""
-        from cachemedicpp.run_layout import archive
-        from cachemedicpp.stability_progress import METRICS, PROGRESS, RESULT_FILES, Finished, read_finished, read_progress
+        from cachemedicpp.phases.layout import archive
+        from cachemedicpp.sensitivity.progress import METRICS, PROGRESS, RESULT_FILES, Finished, read_finished, read_progress
 
         progress, metrics = read_progress(self.folder), self.folder / METRICS
         if progress is not None:
@@ -156,16 +156,16 @@ class _Measurement:
 
     def _measure(self) -> dict[str, Any]:
         """Measure what is missing; returns the metrics file."""
-        from cachemedicpp.base_model import load_base_model
-        from cachemedicpp.stability_prompts import load_prompts
-        from cachemedicpp.stability_setup import MEASURED_DTYPE, operators, plain_attention, stability_setup
+        from cachemedicpp.phases.base_model import load_base_model
+        from cachemedicpp.sensitivity.prompts import load_prompts
+        from cachemedicpp.sensitivity.setup import MEASURED_DTYPE, operators, plain_attention, stability_setup
 
         self._pause_if_asked()
         model, tokenizer = load_base_model(plain_attention(self.config), dtype=MEASURED_DTYPE)
         setup = stability_setup(self.config, model, self.inputs.best_heuristic_name)
         prompts = load_prompts(self.config, tokenizer)
         if self.finished.units < self.total:
-            from cachemedicpp.stability_measure import StabilityBench
+            from cachemedicpp.sensitivity.measure import StabilityBench
 
             held = operators(self.config, model, self.checkpoint, self.counterpart)
             self._measure_units(StabilityBench(model, setup, held, prompts.prompts), prompts)
@@ -173,10 +173,10 @@ class _Measurement:
         return self._metrics(setup.heads, prompts)
 
     def _measure_units(self, bench: StabilityBench, prompts: Prompts) -> None:
-        from cachemedicpp.counterpart import SELF
-        from cachemedicpp.stability_measure import CURVES, NO_CONTRACTION, REPAIRED
-        from cachemedicpp.stability_records import point_record, row_record
-        from cachemedicpp.stability_setup import amplification_delta
+        from cachemedicpp.sensitivity.counterpart import SELF
+        from cachemedicpp.sensitivity.measure import CURVES, NO_CONTRACTION, REPAIRED
+        from cachemedicpp.sensitivity.records import point_record, row_record
+        from cachemedicpp.sensitivity.setup import amplification_delta
 
         items = [prompt.item for prompt in prompts.prompts]
         for delta in self.deltas:
@@ -203,7 +203,7 @@ class _Measurement:
         self.phase.tell(current_unit=unit)
 
     def _keep(self, reason: str, unit: dict[str, Any]) -> None:
-        from cachemedicpp.stability_progress import write_progress
+        from cachemedicpp.sensitivity.progress import write_progress
 
         step = self.phase.step = self.finished.units
         write_progress(self.folder, self.finished, self.inputs, self.total, self._head("running", reason), durable=False)
@@ -214,8 +214,8 @@ class _Measurement:
 
     def _metrics(self, heads: Sequence[int], prompts: Prompts) -> dict[str, Any]:
         """`metrics/stability_metrics.json`. (5.3)"""
-        from cachemedicpp.stability_records import map_record
-        from cachemedicpp.stability_setup import MEASURED_DTYPE, amplification_delta
+        from cachemedicpp.sensitivity.records import map_record
+        from cachemedicpp.sensitivity.setup import MEASURED_DTYPE, amplification_delta
 
         stability, inputs = self.config.stability, self.inputs
         details = {
@@ -256,7 +256,7 @@ class _Measurement:
         self.phase.pause_if_asked(self._save)
 
     def _save(self, reason: str) -> Path:
-        from cachemedicpp.stability_progress import write_progress
+        from cachemedicpp.sensitivity.progress import write_progress
 
         return write_progress(self.folder, self.finished, self.inputs, self.total, self._head("paused", reason))
 
@@ -273,9 +273,9 @@ class _Measurement:
 
     def _write_log(self) -> None:
         """`logs/stability.jsonl`, written whole, so that a session that died here leaves no line twice."""
-        from cachemedicpp.stability_measure import CURVES
-        from cachemedicpp.stability_progress import LOG
-        from cachemedicpp.stability_records import log_lines
+        from cachemedicpp.sensitivity.measure import CURVES
+        from cachemedicpp.sensitivity.progress import LOG
+        from cachemedicpp.sensitivity.records import log_lines
 
         points = [self.finished.points[delta] for delta in self.deltas]
         lines = log_lines(self.phase.run_id, self.phase.now(), points, CURVES)

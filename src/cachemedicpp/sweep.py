@@ -20,13 +20,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cachemedicpp.phase_arguments import EXIT_CODES
+from cachemedicpp.phases.arguments import EXIT_CODES
 
 if TYPE_CHECKING:
-    from cachemedicpp.phases import EndReason, PhaseRun
-    from cachemedicpp.record_models import StopReason
-    from cachemedicpp.sweep_settings import PlannedRun, SweepPlan
-    from cachemedicpp.sweep_summary import PhaseOfRun
+    from cachemedicpp.config.sweeps import PlannedRun, SweepPlan
+    from cachemedicpp.phases.record_models import StopReason
+    from cachemedicpp.phases.running import EndReason, PhaseRun
+    from cachemedicpp.phases.sweep_summary import PhaseOfRun
 
 CONFIG = "sweep_resolved_config.yaml"
 LOG = "logs/sweep.jsonl"
@@ -38,10 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns 0 completed or nothing left to do, 3 paused, 1 failure, 2 bad flags or configuration."""
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = _parser().parse_args(words)
-    from cachemedicpp.phases import guarded
+    from cachemedicpp.phases.running import guarded
 
     def start() -> int:
-        from cachemedicpp.sweep_settings import load_sweep
+        from cachemedicpp.config.sweeps import load_sweep
 
         path, out_root = Path(arguments.sweep_config).absolute(), Path(arguments.out_root).absolute()
         return sweep(load_sweep(path), path, out_root, words, arguments.resume, arguments.fail_fast)
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def sweep(plan: SweepPlan, path: Path, out_root: Path, words: Sequence[str] = (), resume: bool = True, fail_fast: bool = False) -> int:
     """Run a checked sweep below `out_root` and return the exit status. path: of the sweep file; words: the flags as typed."""
-    from cachemedicpp.phases import run_phase
+    from cachemedicpp.phases.running import run_phase
 
     folder = out_root / plan.settings.sweep_name
     check_runs(plan)
@@ -79,8 +79,8 @@ def check_runs(plan: SweepPlan) -> None:
 
     A model whose config.json cannot be had is left to its run, which records the failure.
     """
-    from cachemedicpp.base_model import check_model, choose_model_cache
-    from cachemedicpp.devices import runtime_device
+    from cachemedicpp.config.devices import runtime_device
+    from cachemedicpp.phases.base_model import check_model, choose_model_cache
     from modelwright.errors import ConfigError, Fault, LoadError
 
     choose_model_cache()
@@ -101,8 +101,8 @@ def check_runs(plan: SweepPlan) -> None:
 
 def check_same_runs(plan: SweepPlan, folder: Path) -> None:
     """Raise ConfigError (exit 2) naming every run below `folder` that was made with another configuration than planned."""
-    from cachemedicpp.run_layout import recorded_hash
-    from cachemedicpp.settings import check_same_config, load_run_config
+    from cachemedicpp.config.settings import check_same_config, load_run_config
+    from cachemedicpp.phases.layout import recorded_hash
     from modelwright.errors import ConfigError, DamagedFileError, Fault
 
     faults = []
@@ -125,7 +125,7 @@ def check_same_runs(plan: SweepPlan, folder: Path) -> None:
 
 def write_documents(run: PlannedRun, folder: Path) -> None:
     """Write the configuration of a run into its folder, and the mixture of a held-out one."""
-    from cachemedicpp.sweep_settings import run_documents
+    from cachemedicpp.config.sweeps import run_documents
     from modelwright.files import write_yaml
 
     for name, document in run_documents(run.config, folder).items():
@@ -136,7 +136,7 @@ class _Sweep:
     """One session of a sweep."""
 
     def __init__(self, phase: PhaseRun, plan: SweepPlan, out_root: Path, resume: bool, fail_fast: bool) -> None:
-        from cachemedicpp.sweep_summary import Results, read_summary, summary_path
+        from cachemedicpp.phases.sweep_summary import Results, read_summary, summary_path
 
         self.phase, self.plan, self.out_root = phase, plan, out_root
         self.resume, self.fail_fast = resume, fail_fast
@@ -149,7 +149,7 @@ class _Sweep:
         """Runs in which this session did something."""
 
     def run(self) -> EndReason:
-        from cachemedicpp.phase_run import PhasePaused
+        from cachemedicpp.phases.phase_run import PhasePaused
         from modelwright.errors import ModelwrightError
 
         elapsed = (self.earlier or {}).get("elapsed_wall_sec")
@@ -170,7 +170,7 @@ class _Sweep:
             raise
 
     def _all_runs(self) -> EndReason:
-        from cachemedicpp.sweep_summary import PASSES, SweepFailedError
+        from cachemedicpp.phases.sweep_summary import PASSES, SweepFailedError
         from modelwright.files import JsonlAppender, make_folder
 
         if not self.resume:
@@ -192,8 +192,8 @@ class _Sweep:
         return "completed" if self.changed else "already_completed"
 
     def _one_phase(self, run: str, name: PhaseOfRun) -> None:
-        from cachemedicpp.sweep_run import phase_command, phase_process
-        from cachemedicpp.sweep_summary import SweepFailedError, evidence
+        from cachemedicpp.phases.sweep_run import phase_command, phase_process
+        from cachemedicpp.phases.sweep_summary import SweepFailedError, evidence
 
         self._pause_if_asked(run)
         if self.results.blocked_by(run, name) is not None:
@@ -248,7 +248,7 @@ class _Sweep:
 
     def _archive_runs(self) -> None:
         """Move what earlier sweeps left in the runs, and their summary, to the archives; refused while one is being written."""
-        from cachemedicpp.run_layout import OF_ANOTHER_CONFIG, archive
+        from cachemedicpp.phases.layout import OF_ANOTHER_CONFIG, archive
         from modelwright.lock import WriterLock
         from modelwright.record import RECORD_NAME
 
@@ -262,7 +262,7 @@ class _Sweep:
         archive(self.out_root, (self.summary.name,), clock=self.phase.clock)
 
     def _write(self, status: str, paused_run: str | None = None) -> None:
-        from cachemedicpp.sweep_summary import write_summary
+        from cachemedicpp.phases.sweep_summary import write_summary
 
         settings = self.plan.settings
         head = {

@@ -13,17 +13,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cachemedicpp.phase_arguments import phase_parser, resume_words
+from cachemedicpp.phases.arguments import phase_parser, resume_words
 
 if TYPE_CHECKING:
     import torch
 
-    from cachemedicpp.checkpoint_keys import SaveReason
-    from cachemedicpp.config_sections import RunConfig
-    from cachemedicpp.phase_run import PhaseRun
-    from cachemedicpp.phases import EndReason
-    from cachemedicpp.repair import RepairOperator
-    from cachemedicpp.training import StepResult
+    from cachemedicpp.config.sections import RunConfig
+    from cachemedicpp.phases.phase_run import PhaseRun
+    from cachemedicpp.phases.running import EndReason
+    from cachemedicpp.repair.operator import RepairOperator
+    from cachemedicpp.training.checkpoint_keys import SaveReason
+    from cachemedicpp.training.distillation import StepResult
 
 LOG = "logs/train.jsonl"
 CURVES = "metrics.jsonl"
@@ -39,10 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Train the repair operator of a run configuration; the base model stays frozen.",
         "a heartbeat, and the state to resume from, every N steps (default: the smaller of log_every and 10)",
     ).parse_args(words)
-    from cachemedicpp.phases import guarded
+    from cachemedicpp.phases.running import guarded
 
     def start() -> int:
-        from cachemedicpp.settings import load_run_config
+        from cachemedicpp.config.settings import load_run_config
 
         config = load_run_config(arguments.config)
         return train(config, arguments.config, arguments.run_dir, words, arguments.resume, arguments.heartbeat_every)
@@ -59,15 +59,15 @@ def train(
     heartbeat_every: int | None = None,
 ) -> int:
     """Train in `run_dir` and return the exit status. words: the flags as typed, for the record."""
-    from cachemedicpp.phase_run import PAUSE_ACKS
-    from cachemedicpp.phases import run_phase
-    from cachemedicpp.training_state import CHECKPOINT_FILES, latest_state, read_document
+    from cachemedicpp.phases.phase_run import PAUSE_ACKS
+    from cachemedicpp.phases.running import run_phase
+    from cachemedicpp.training.state import CHECKPOINT_FILES, latest_state, read_document
     from modelwright.errors import DamagedFileError
 
     folder = Path(run_dir).absolute()
 
     def same_state() -> None:
-        from cachemedicpp.settings import check_same_config
+        from cachemedicpp.config.settings import check_same_config
 
         path = latest_state(folder)
         if path is not None:
@@ -105,7 +105,7 @@ class _Training:
         self.saved_at = self.logged_at = phase.clock.monotonic()
 
     def run(self) -> EndReason:
-        from cachemedicpp.training_state import latest_repair, latest_state, read_document
+        from cachemedicpp.training.state import latest_repair, latest_state, read_document
 
         path = latest_state(self.folder)
         state = None if path is None else read_document(path, "state")
@@ -127,13 +127,13 @@ class _Training:
     def _train(self, state: Mapping[str, Any] | None, path: Path | None) -> None:
         import torch
 
-        from cachemedicpp.base_model import load_base_model
-        from cachemedicpp.data import load_text, training_line_count
-        from cachemedicpp.injection import donor_cache
-        from cachemedicpp.settings import training_mixture_of
-        from cachemedicpp.token_stream import token_stream
-        from cachemedicpp.training import needs_donor, operator_of, optimizer_of, recipe_of, training_step
-        from cachemedicpp.training_state import repair_path
+        from cachemedicpp.config.settings import training_mixture_of
+        from cachemedicpp.faults.injection import donor_cache
+        from cachemedicpp.inputs.texts import load_text, training_line_count
+        from cachemedicpp.inputs.token_stream import token_stream
+        from cachemedicpp.phases.base_model import load_base_model
+        from cachemedicpp.training.distillation import needs_donor, operator_of, optimizer_of, recipe_of, training_step
+        from cachemedicpp.training.state import repair_path
 
         model, tokenizer = load_base_model(self.config)
         mixture = training_mixture_of(self.config)
@@ -164,7 +164,7 @@ class _Training:
         self._control_line("completed")
 
     def _after_step(self, result: StepResult, seconds: float) -> None:
-        from cachemedicpp.phase_run import SILENCE_S
+        from cachemedicpp.phases.phase_run import SILENCE_S
 
         self.step = self.phase.step = result.step
         self.tokens_since_log += result.tokens
@@ -242,8 +242,8 @@ class _Training:
 
     def _say_what_can_be_reached(self) -> None:
         """The attainability bound and every setting that is most likely not meant. [C15]"""
-        from cachemedicpp.attainability import attainability_warning, attainability_words
-        from cachemedicpp.config_rules import config_warnings
+        from cachemedicpp.config.rules import config_warnings
+        from cachemedicpp.repair.attainability import attainability_warning, attainability_words
 
         head_dim, rank = self.operator.layout.head_dim, self.config.repair.rank
         print(attainability_words(head_dim, rank, self.operator.spec.family), flush=True)
@@ -255,7 +255,7 @@ class _Training:
 
     def _save_step(self, reason: SaveReason) -> Path:
         """`repair_step_<N>.pt` and `train_state_step_<N>.pt`."""
-        from cachemedicpp.training_state import repair_path, save_repair, state_path, write_document
+        from cachemedicpp.training.state import repair_path, save_repair, state_path, write_document
 
         path = repair_path(self.folder, self.step)
         save_repair(path, self.operator, step=self.step, config_hash=self.phase.config_hash, model_name=self.config.model.name)
@@ -265,7 +265,7 @@ class _Training:
         return state
 
     def _save_latest(self, reason: SaveReason) -> Path:
-        from cachemedicpp.training_state import FOLDER, LATEST, write_document
+        from cachemedicpp.training.state import FOLDER, LATEST, write_document
 
         path = self.folder / FOLDER / LATEST
         write_document(path, self._state(reason))
@@ -318,7 +318,7 @@ class _Training:
     def _restore_parameters(self, state: Mapping[str, Any], path: Path) -> None:
         import torch
 
-        from cachemedicpp.training_state import load_parameters
+        from cachemedicpp.training.state import load_parameters
 
         load_parameters(self.operator, state["repair_state"], path)
         self.optimizer.load_state_dict(state["optimizer_state"])

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cachemedicpp.watch_view import Sight
+    from cachemedicpp.phases.watch_view import Sight
     from modelwright.clock import Clock
 
 EXIT_OF = {"completed": 0, "paused": 3, "failed": 1}
@@ -57,7 +57,7 @@ def watch(
 
     poll_s: seconds between two looks. clear_screen: of a terminal, before each print.
     """
-    from cachemedicpp.watch_view import look
+    from cachemedicpp.phases.watch_view import look
     from modelwright.clock import SYSTEM_CLOCK
 
     clock = clock or SYSTEM_CLOCK
@@ -83,7 +83,7 @@ def watch(
 
 def _exit_code(sight: Sight) -> int | None:
     """The exit status of a phase that has ended, None while it goes on."""
-    from cachemedicpp.watch_view import STALE
+    from cachemedicpp.phases.watch_view import STALE
 
     if sight.status == STALE and sight.dead:
         return EXIT_DEAD
@@ -95,7 +95,7 @@ def _nothing(folder: Path, problems: Sequence[str], what_now: str) -> str:
 
 
 def _print(sight: Sight, clear: bool) -> None:
-    from cachemedicpp.watch_view import plain, screen
+    from cachemedicpp.phases.watch_view import plain, screen
 
     if not sys.stdout.isatty():
         print(f"{plain(sight)}\n", flush=True)

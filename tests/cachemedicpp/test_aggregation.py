@@ -11,12 +11,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cachemedicpp.aggregation import Cell, area_under_curve, best_heuristic, score_table
-from cachemedicpp.bootstrap import compare_seeds, paired_difference, resampled_ratios
-from cachemedicpp.comparison import aggregate
-from cachemedicpp.grid import DEFENCES, HEURISTICS, Unit, grid_units
-from cachemedicpp.metric_models import TaskMetrics
-from cachemedicpp.outcomes import ExampleScore, accuracy_error, example_score, perplexity, perplexity_error, perplexity_score, task_value
+from cachemedicpp.evaluation.aggregation import Cell, area_under_curve, best_heuristic, score_table
+from cachemedicpp.evaluation.bootstrap import compare_seeds, paired_difference, resampled_ratios
+from cachemedicpp.evaluation.comparison import aggregate
+from cachemedicpp.evaluation.grid import DEFENCES, HEURISTICS, Unit, grid_units
+from cachemedicpp.evaluation.outcomes import (
+    ExampleScore,
+    accuracy_error,
+    example_score,
+    perplexity,
+    perplexity_error,
+    perplexity_score,
+    task_value,
+)
+from cachemedicpp.phases.metric_models import TaskMetrics
 from modelwright.errors import UsageError
 
 EPS = (0.0, 0.08, 0.16)
@@ -203,7 +211,7 @@ def test_seeds_are_compared_pair_by_pair() -> None:
 
 
 def test_aggregation_needs_no_torch() -> None:
-    code = "import sys, cachemedicpp.comparison; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = "import sys, cachemedicpp.evaluation.comparison; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

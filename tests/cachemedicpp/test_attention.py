@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from transformers import DeepseekV3Config, DeepseekV3ForCausalLM, DynamicCache, PreTrainedModel
 
-from cachemedicpp.attention import protecting, starts_in
-from cachemedicpp.forms import FormError
-from cachemedicpp.operator_spec import OperatorSpec, TokenGateSpec
-from cachemedicpp.repair import RepairOperator, layout_of
-from cachemedicpp.repair_cache import extend_cache
+from cachemedicpp.repair.attention import protecting, starts_in
+from cachemedicpp.repair.cache import extend_cache
+from cachemedicpp.repair.forms import FormError
+from cachemedicpp.repair.operator import RepairOperator, layout_of
+from cachemedicpp.repair.spec import OperatorSpec, TokenGateSpec
 from helpers.repair_toys import random_operator
 from helpers.tiny_random import random_gpt2, random_llama, random_qwen3
 from modelwright.errors import ConfigError, UsageError

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from cachemedicpp.cache_checks import (
+from cachemedicpp.faults.cache_checks import (
     block_checksums,
     calibrate_limits,
     changed_blocks,
@@ -14,7 +14,7 @@ from cachemedicpp.cache_checks import (
     outside_limits,
     restore_blocks,
 )
-from cachemedicpp.cache_faults import (
+from cachemedicpp.faults.cache_faults import (
     BlockFault,
     as_words,
     bit_numbers,

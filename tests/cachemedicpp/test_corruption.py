@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cachemedicpp import seeds
-from cachemedicpp.corruption import Corrupted, Corruption, DonorCache, DrawCounter, corrupt, event_record
-from cachemedicpp.events import CLEAN, CORRUPTION_TYPES, Axes, Event, OperatorParams
+from cachemedicpp.faults.corruption import Corrupted, Corruption, DonorCache, DrawCounter, corrupt, event_record
+from cachemedicpp.faults.events import CLEAN, CORRUPTION_TYPES, Axes, Event, OperatorParams
 from modelwright.errors import ConfigError, UsageError
 
 LAYER, HEADS, SIZE = 5, 4, 16

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
-from cachemedicpp.config_sections import RunConfig
-from cachemedicpp.counterpart import Counterpart, find_counterpart
-from cachemedicpp.mixture import PACKAGE_FOLDER
-from cachemedicpp.run_layout import RESOLVED
-from cachemedicpp.settings import load_run_config
-from cachemedicpp.training_state import repair_path
+from cachemedicpp.config.mixture import PACKAGE_FOLDER
+from cachemedicpp.config.sections import RunConfig
+from cachemedicpp.config.settings import load_run_config
+from cachemedicpp.phases.layout import RESOLVED
+from cachemedicpp.sensitivity.counterpart import Counterpart, find_counterpart
+from cachemedicpp.training.state import repair_path
 from helpers.medic_run import write_config
 
 MIXTURE = (PACKAGE_FOLDER / "default_mix.yaml").read_text(encoding="utf-8")

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from cachemedicpp.data import load_reviews, load_text, training_line_count
-from cachemedicpp.data_sources import LIBRARY, SPLITS, DataUnavailableError
-from cachemedicpp.offline_data import REVIEWS, TEXT_LINES, write_offline_data
-from cachemedicpp.settings import PACKAGE
+from cachemedicpp.config.settings import PACKAGE
+from cachemedicpp.inputs.offline import REVIEWS, TEXT_LINES, write_offline_data
+from cachemedicpp.inputs.sources import LIBRARY, SPLITS, DataUnavailableError
+from cachemedicpp.inputs.texts import load_reviews, load_text, training_line_count
 from helpers.medic_data import data_settings
 from modelwright.errors import UsageError
 
@@ -107,7 +107,7 @@ connections = []
 sys.addaudithook(lambda name, _: connections.append(name) if name in ("socket.connect", "socket.getaddrinfo") else None)
 sys.path.insert(0, sys.argv[1])
 from helpers.medic_data import data_settings
-from cachemedicpp.data import load_reviews, load_text
+from cachemedicpp.inputs.texts import load_reviews, load_text
 try:
     found = len(load_text(data_settings(offline=sys.argv[2] == "offline"), "train").items)
     found += len(load_reviews(data_settings(offline=sys.argv[2] == "offline"), "test").items)

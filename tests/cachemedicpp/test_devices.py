@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cachemedicpp.devices import check_device, runtime_device, runtime_dtype
+from cachemedicpp.config.devices import check_device, runtime_device, runtime_dtype
 from modelwright.errors import ConfigError
 
 

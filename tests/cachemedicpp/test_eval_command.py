@@ -18,13 +18,13 @@ import pytest
 import torch
 import yaml
 
+from cachemedicpp.config.settings import config_hash, load_run_config
 from cachemedicpp.eval import main
-from cachemedicpp.grid import DEFENCES
-from cachemedicpp.repair import layout_of
+from cachemedicpp.evaluation.grid import DEFENCES
+from cachemedicpp.repair.operator import layout_of
 from cachemedicpp.schemas import SCHEMAS
-from cachemedicpp.settings import config_hash, load_run_config
-from cachemedicpp.training import operator_of
-from cachemedicpp.training_state import save_repair
+from cachemedicpp.training.distillation import operator_of
+from cachemedicpp.training.state import save_repair
 from helpers.tiny_random import random_llama, save_model
 from modelwright.schema_registry import json_schema
 

@@ -11,19 +11,19 @@ import torch
 from transformers import PreTrainedModel
 
 from cachemedicpp import seeds
-from cachemedicpp.corruption import Corruption, DrawCounter
-from cachemedicpp.data import load_reviews
-from cachemedicpp.evaluation import Bench, Setup, prefill, stored_logits, tensors_of
-from cachemedicpp.events import CLEAN, CORRUPTION_TYPES, Axes, Event, OperatorParams
-from cachemedicpp.grid import DEFENCES, REPAIR
-from cachemedicpp.heuristics import HeuristicSettings
-from cachemedicpp.injection import donor_cache, inject_stored, layer_state
-from cachemedicpp.needle import needle_examples, needle_prompt
-from cachemedicpp.operator_spec import OperatorSpec, TokenGateSpec
-from cachemedicpp.outcomes import ExampleScore
-from cachemedicpp.repair import RepairOperator, layout_of
-from cachemedicpp.scoring import score_batch
-from cachemedicpp.tasks import NEEDLE, SST2, Example, perplexity_examples, sentiment_examples
+from cachemedicpp.evaluation.defences import Bench, Setup, prefill, stored_logits, tensors_of
+from cachemedicpp.evaluation.grid import DEFENCES, REPAIR
+from cachemedicpp.evaluation.outcomes import ExampleScore
+from cachemedicpp.evaluation.scoring import score_batch
+from cachemedicpp.faults.corruption import Corruption, DrawCounter
+from cachemedicpp.faults.events import CLEAN, CORRUPTION_TYPES, Axes, Event, OperatorParams
+from cachemedicpp.faults.injection import donor_cache, inject_stored, layer_state
+from cachemedicpp.inputs.needle import needle_examples, needle_prompt
+from cachemedicpp.inputs.tasks import NEEDLE, SST2, Example, perplexity_examples, sentiment_examples
+from cachemedicpp.inputs.texts import load_reviews
+from cachemedicpp.repair.heuristics import HeuristicSettings
+from cachemedicpp.repair.operator import RepairOperator, layout_of
+from cachemedicpp.repair.spec import OperatorSpec, TokenGateSpec
 from helpers.medic_data import data_settings
 from helpers.tiny_random import byte_tokenizer, random_gpt2, random_llama, random_qwen3
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cachemedicpp.forms import (
+from cachemedicpp.repair.cache import RepairLayer, layer_term
+from cachemedicpp.repair.forms import (
     FormError,
     collapsed,
     extended,
@@ -21,10 +22,9 @@ from cachemedicpp.forms import (
     single_row,
     wide_attention,
 )
-from cachemedicpp.operator_spec import HeadLayout, OperatorSpec
-from cachemedicpp.repair import RepairOperator
-from cachemedicpp.repair_cache import RepairLayer, layer_term
-from cachemedicpp.row_plan import collapsed_rows, extended_rows
+from cachemedicpp.repair.operator import RepairOperator
+from cachemedicpp.repair.row_plan import collapsed_rows, extended_rows
+from cachemedicpp.repair.spec import HeadLayout, OperatorSpec
 from helpers.repair_toys import Block, random_block, random_operator
 
 FAMILIES = [{"family": "A"}, {"family": "B"}, {"family": "B", "orthonormal": False}, {"family": "C"}, {"family": "C", "base": "B"}]
@@ -114,7 +114,7 @@ def test_the_scale_of_a_wider_kernel_gives_another_result() -> None:
 
 @pytest.mark.parametrize(("sides", "rows", "neighbour"), list(product(["KV", "K", "V"], [1, 17, 5], [False, True])))
 def test_the_token_gate_in_extended_form_equals_its_reference(sides: str, rows: int, neighbour: bool) -> None:
-    from cachemedicpp.operator_spec import TokenGateSpec
+    from cachemedicpp.repair.spec import TokenGateSpec
 
     gate = TokenGateSpec(neighbour=neighbour)
     operator = random_operator(GROUPED, family="D", apply_to=sides, token_gate=gate)

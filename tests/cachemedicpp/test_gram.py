@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from cachemedicpp.forms import repaired
-from cachemedicpp.gram import contraction_ratio, identity_penalty
-from cachemedicpp.operator_spec import HeadLayout, OperatorSpec, TokenGateSpec
-from cachemedicpp.repair import RepairOperator
-from cachemedicpp.repair_cache import layer_term
+from cachemedicpp.repair.cache import layer_term
+from cachemedicpp.repair.forms import repaired
+from cachemedicpp.repair.gram import contraction_ratio, identity_penalty
+from cachemedicpp.repair.operator import RepairOperator
+from cachemedicpp.repair.spec import HeadLayout, OperatorSpec, TokenGateSpec
 from helpers.repair_toys import random_block, random_operator
 
 LAYOUT = HeadLayout(8, 2, 4)

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from cachemedicpp import seeds
-from cachemedicpp.corruption import DrawCounter
-from cachemedicpp.events import Axes
-from cachemedicpp.grid import HEURISTICS
-from cachemedicpp.heuristics import HeuristicSettings, clip_and_renormalise, defend, region_mask, smooth
+from cachemedicpp.evaluation.grid import HEURISTICS
+from cachemedicpp.faults.corruption import DrawCounter
+from cachemedicpp.faults.events import Axes
+from cachemedicpp.repair.heuristics import HeuristicSettings, clip_and_renormalise, defend, region_mask, smooth
 from modelwright.errors import UsageError
 
 SETTINGS = HeuristicSettings(dropout_p=0.3)

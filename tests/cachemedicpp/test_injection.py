@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from transformers import DynamicCache, MistralConfig, MistralForCausalLM, PreTrainedModel, StaticCache
 
 from cachemedicpp import seeds
-from cachemedicpp.corruption import Corruption, DonorCache, DrawCounter, corrupt
-from cachemedicpp.events import CORRUPTION_TYPES, DONOR_PROMPT, Axes, Event, OperatorParams
-from cachemedicpp.injection import donor_cache, fork_cache, inject_stored, inline_hook, layer_state, starts_of
+from cachemedicpp.faults.corruption import Corruption, DonorCache, DrawCounter, corrupt
+from cachemedicpp.faults.events import CORRUPTION_TYPES, DONOR_PROMPT, Axes, Event, OperatorParams
+from cachemedicpp.faults.injection import donor_cache, fork_cache, inject_stored, inline_hook, layer_state, starts_of
 from helpers.tiny_random import byte_tokenizer, random_gpt2, random_llama, random_qwen3
 from modelwright.attention import register_attention, sdpa, use_attention
 from modelwright.errors import LoadError, UsageError

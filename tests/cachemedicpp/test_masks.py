@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cachemedicpp.events import Axes
-from cachemedicpp.masks import head_mask, layer_active, mask_draws, time_mask
+from cachemedicpp.faults.events import Axes
+from cachemedicpp.faults.masks import head_mask, layer_active, mask_draws, time_mask
 
 NUMBERS = st.integers(-5, 60)
 

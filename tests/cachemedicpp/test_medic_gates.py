@@ -10,9 +10,9 @@ from typing import Any
 import orjson
 import pytest
 
-from cachemedicpp.bootstrap import paired_difference
-from cachemedicpp.gate_readings import Drift, Place, Reading, read_runs
-from cachemedicpp.gates import decide_gates, gate_one, gate_three, gate_two, gates_document, gates_markdown
+from cachemedicpp.evaluation.bootstrap import paired_difference
+from cachemedicpp.paper.gate_readings import Drift, Place, Reading, read_runs
+from cachemedicpp.paper.gates import decide_gates, gate_one, gate_three, gate_two, gates_document, gates_markdown
 from helpers.medic_results import write_results
 from modelwright.errors import MissingFileError, UsageError
 

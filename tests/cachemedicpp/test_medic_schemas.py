@@ -12,9 +12,9 @@ import pytest
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from cachemedicpp.checkpoint_keys import GPU_STATE_KEYS, REPAIR_KEYS, STATE_KEYS, check_keys
+from cachemedicpp.config.settings import DEFAULT_PRESETS, load_run_config, resolved_document
 from cachemedicpp.schemas import OWNER, SCHEMAS
-from cachemedicpp.settings import DEFAULT_PRESETS, load_run_config, resolved_document
+from cachemedicpp.training.checkpoint_keys import GPU_STATE_KEYS, REPAIR_KEYS, STATE_KEYS, check_keys
 from modelwright.clock import ManualClock, stamp
 from modelwright.errors import DamagedFileError
 from modelwright.files import JsonlAppender, read_json, read_jsonl, write_json

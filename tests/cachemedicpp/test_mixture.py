@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cachemedicpp import seeds
-from cachemedicpp.events import ALL_TYPES, CORRUPTION_TYPES, Axes, Event, OperatorParams, unwrap
-from cachemedicpp.mixture import (
+from cachemedicpp.config.mixture import (
     PACKAGE_FOLDER,
     Mixture,
     find_split,
@@ -24,6 +23,7 @@ from cachemedicpp.mixture import (
     sample_event,
     training_mixture,
 )
+from cachemedicpp.faults.events import ALL_TYPES, CORRUPTION_TYPES, Axes, Event, OperatorParams, unwrap
 from modelwright.errors import ConfigError, MissingFileError
 from modelwright.files import write_yaml
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cachemedicpp.operator_spec import OperatorSpec, refuse_last_row_gates
+from cachemedicpp.repair.spec import OperatorSpec, refuse_last_row_gates
 from modelwright.errors import ConfigError, UsageError
 
 

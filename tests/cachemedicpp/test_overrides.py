@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachemedicpp.overrides import apply_overrides, merge_overrides
+from cachemedicpp.config.overrides import apply_overrides, merge_overrides
 from modelwright.errors import ConfigError
 
 BASE = {"train": {"steps": 10, "lr": 0.1}, "eval": {"tasks": [{"name": "a"}]}, "note": None}

@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from cachemedicpp import phase_run
-from cachemedicpp.config_sections import RunConfig
-from cachemedicpp.phase_run import PhaseRun, heartbeat_numbers
-from cachemedicpp.phases import run_phase
-from cachemedicpp.record_models import EnvironmentFile, EvalHeartbeat, GitState, MedicRunRecord, StabilityHeartbeat, UnitPauseAck
-from cachemedicpp.settings import config_hash, load_run_config
+from cachemedicpp.config.sections import RunConfig
+from cachemedicpp.config.settings import config_hash, load_run_config
+from cachemedicpp.phases.phase_run import PhaseRun, heartbeat_numbers
+from cachemedicpp.phases.record_models import EnvironmentFile, EvalHeartbeat, GitState, MedicRunRecord, StabilityHeartbeat, UnitPauseAck
+from cachemedicpp.phases.running import phase_run, run_phase
 from helpers.medic_run import TINY, contents, heartbeat, heartbeats
 from modelwright.control import answers, ask
 from modelwright.errors import ConfigError, Fault, LoadError

@@ -19,8 +19,7 @@ import yaml
 
 from cachemedicpp import eval as evaluate
 from cachemedicpp import plots, stability, train
-from cachemedicpp.figures import COLOURS, DPI, MAP_SIZE, SIZE
-from cachemedicpp.paper_data import (
+from cachemedicpp.paper.data import (
     BEST,
     NO_CONTRACTION,
     amplification_reduction,
@@ -30,9 +29,10 @@ from cachemedicpp.paper_data import (
     score_error,
     sensitivity_curves,
 )
-from cachemedicpp.paper_inputs import read_results
+from cachemedicpp.paper.figures import COLOURS, DPI, MAP_SIZE, SIZE
+from cachemedicpp.paper.inputs import read_results
+from cachemedicpp.paper.tables import ablation_table, escaped, main_table
 from cachemedicpp.schemas import SCHEMAS
-from cachemedicpp.tables import ablation_table, escaped, main_table
 from helpers.medic_results import write_results
 from helpers.medic_run import contents, heartbeat, heartbeats, write_config
 from helpers.tiny_random import save_model

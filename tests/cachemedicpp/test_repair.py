@@ -7,11 +7,11 @@ from itertools import product
 import pytest
 import torch
 
-from cachemedicpp.forms import repaired
-from cachemedicpp.operator_spec import HeadLayout, OperatorSpec
-from cachemedicpp.repair import RepairOperator
-from cachemedicpp.repair_cache import layer_term
-from cachemedicpp.repair_parts import Side
+from cachemedicpp.repair.cache import layer_term
+from cachemedicpp.repair.forms import repaired
+from cachemedicpp.repair.operator import RepairOperator
+from cachemedicpp.repair.parts import Side
+from cachemedicpp.repair.spec import HeadLayout, OperatorSpec
 from helpers.repair_toys import random_block, random_operator
 from modelwright.errors import ConfigError, LoadError
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from cachemedicpp.attention import protecting
-from cachemedicpp.operator_spec import HeadLayout, TokenGateSpec
-from cachemedicpp.repair import layout_of
-from cachemedicpp.repair_cache import SPARE_TOKENS, RepairLayer, extend_cache, layer_term
+from cachemedicpp.repair.attention import protecting
+from cachemedicpp.repair.cache import SPARE_TOKENS, RepairLayer, extend_cache, layer_term
+from cachemedicpp.repair.operator import layout_of
+from cachemedicpp.repair.spec import HeadLayout, TokenGateSpec
 from helpers.repair_toys import random_block, random_operator
 from helpers.tiny_random import random_llama
 from modelwright.errors import UsageError

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from cachemedicpp.injection import fork_cache, layer_state
-from cachemedicpp.sensitivity import (
+from cachemedicpp.faults.injection import fork_cache, layer_state
+from cachemedicpp.sensitivity.perturbations import (
     Perturbation,
     curve_perturbation,
     direction,

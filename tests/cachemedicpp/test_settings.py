@@ -15,13 +15,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cachemedicpp import config_sections
-from cachemedicpp.config_rules import check_against_model, config_warnings
-from cachemedicpp.config_sections import RunConfig
-from cachemedicpp.events import ALL_TYPES, CORRUPTION_TYPES, Axes, OperatorParams
-from cachemedicpp.mixture import SPLITS_FILE
-from cachemedicpp.operator_spec import OperatorSpec
-from cachemedicpp.settings import (
+from cachemedicpp.config import sections as config_sections
+from cachemedicpp.config.mixture import SPLITS_FILE
+from cachemedicpp.config.rules import check_against_model, config_warnings
+from cachemedicpp.config.sections import RunConfig
+from cachemedicpp.config.settings import (
     DEFAULT_PRESETS,
     check_same_config,
     config_hash,
@@ -34,6 +32,8 @@ from cachemedicpp.settings import (
     run_config_from,
     training_mixture_of,
 )
+from cachemedicpp.faults.events import ALL_TYPES, CORRUPTION_TYPES, Axes, OperatorParams
+from cachemedicpp.repair.spec import OperatorSpec
 from modelwright.errors import ConfigError
 from modelwright.files import sha256_bytes, write_yaml
 from modelwright.model_shape import ModelShape
@@ -365,7 +365,7 @@ def test_a_counterpart_differs_in_lambda_contr_alone() -> None:
 
 def test_reading_a_configuration_imports_no_torch() -> None:
     code = (
-        "import sys; from cachemedicpp.settings import DEFAULT_PRESETS, config_hash, load_run_config; import cachemedicpp.schemas\n"
+        "import sys; from cachemedicpp.config.settings import DEFAULT_PRESETS, config_hash, load_run_config; import cachemedicpp.schemas\n"
         "config_hash(load_run_config(DEFAULT_PRESETS[0])); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -373,6 +373,6 @@ def test_reading_a_configuration_imports_no_torch() -> None:
 
 
 def test_tasks_have_the_names_of_the_scoring() -> None:
-    from cachemedicpp.tasks import NEEDLE, PASSKEY, SST2, WIKITEXT
+    from cachemedicpp.inputs.tasks import NEEDLE, PASSKEY, SST2, WIKITEXT
 
     assert get_args(config_sections.TaskName) == (WIKITEXT, SST2, NEEDLE, PASSKEY)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from cachemedicpp.config_rules import at, check_against_model, config_warnings
-from cachemedicpp.settings import DEFAULT_PRESETS, config_hash, load_run_config, resolved_document
-from cachemedicpp.sweep_settings import load_sweep
+from cachemedicpp.config.rules import at, check_against_model, config_warnings
+from cachemedicpp.config.settings import DEFAULT_PRESETS, config_hash, load_run_config, resolved_document
+from cachemedicpp.config.sweeps import load_sweep
 from modelwright.loading import read_config, resolve_model
 from modelwright.model_shape import ModelShape
 

@@ -16,13 +16,13 @@ import jsonschema
 import pytest
 import torch
 
+from cachemedicpp.config.settings import config_hash, load_run_config
 from cachemedicpp.schemas import SCHEMAS
-from cachemedicpp.settings import config_hash, load_run_config
+from cachemedicpp.sensitivity.progress import Inputs
+from cachemedicpp.sensitivity.prompts import choose_prompts
 from cachemedicpp.stability import main
-from cachemedicpp.stability_progress import Inputs
-from cachemedicpp.stability_prompts import choose_prompts
-from cachemedicpp.training import operator_of
-from cachemedicpp.training_state import save_repair
+from cachemedicpp.training.distillation import operator_of
+from cachemedicpp.training.state import save_repair
 from helpers.medic_run import contents, write_config
 from helpers.tiny_random import random_llama, save_model
 from modelwright.errors import UsageError

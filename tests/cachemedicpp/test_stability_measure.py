@@ -11,20 +11,20 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from cachemedicpp import stability_measure
-from cachemedicpp.attention import protecting
-from cachemedicpp.corruption import DrawCounter
-from cachemedicpp.events import Axes
-from cachemedicpp.heuristics import HeuristicSettings, defend, region_mask
-from cachemedicpp.injection import fork_cache, layer_state
-from cachemedicpp.masks import time_mask
-from cachemedicpp.operator_spec import OperatorSpec, TokenGateSpec
-from cachemedicpp.repair import RepairOperator, layout_of
-from cachemedicpp.sensitivity import Perturbation, curve_perturbation, head_perturbation, perturbed
-from cachemedicpp.stability_measure import BASELINE, HEURISTIC, NO_CONTRACTION, REPAIRED, StabilityBench
-from cachemedicpp.stability_passes import StabilitySetup
-from cachemedicpp.stability_prompts import Prompt
-from cachemedicpp.stability_records import sensitivity, standard_error
+from cachemedicpp.faults.corruption import DrawCounter
+from cachemedicpp.faults.events import Axes
+from cachemedicpp.faults.injection import fork_cache, layer_state
+from cachemedicpp.faults.masks import time_mask
+from cachemedicpp.repair.attention import protecting
+from cachemedicpp.repair.heuristics import HeuristicSettings, defend, region_mask
+from cachemedicpp.repair.operator import RepairOperator, layout_of
+from cachemedicpp.repair.spec import OperatorSpec, TokenGateSpec
+from cachemedicpp.sensitivity import measure as stability_measure
+from cachemedicpp.sensitivity.measure import BASELINE, HEURISTIC, NO_CONTRACTION, REPAIRED, StabilityBench
+from cachemedicpp.sensitivity.passes import StabilitySetup
+from cachemedicpp.sensitivity.perturbations import Perturbation, curve_perturbation, head_perturbation, perturbed
+from cachemedicpp.sensitivity.prompts import Prompt
+from cachemedicpp.sensitivity.records import sensitivity, standard_error
 from helpers.tiny_random import random_gpt2, random_llama, random_qwen3
 
 AXES = Axes(time_mode="old_only", N_recent=8)

@@ -23,9 +23,9 @@ from pydantic import TypeAdapter
 import modelwright
 from cachemedicpp import eval as eval_command
 from cachemedicpp import stability, train, watch
-from cachemedicpp.record_models import LogRecord, SweepHeartbeat, SweepSummary
+from cachemedicpp.phases.record_models import LogRecord, SweepHeartbeat, SweepSummary
 from cachemedicpp.sweep import main
-from cachemedicpp.training_state import read_document
+from cachemedicpp.training.state import read_document
 from helpers.medic_run import contents, heartbeat, heartbeats, write_config
 from modelwright.control import answers
 from modelwright.files import read_json, read_jsonl

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cachemedicpp.settings import DEFAULT_PRESETS, config_hash, load_run_config, training_mixture_of
-from cachemedicpp.sweep_settings import MIXTURE_FILE, load_sweep, run_documents
+from cachemedicpp.config.settings import DEFAULT_PRESETS, config_hash, load_run_config, training_mixture_of
+from cachemedicpp.config.sweeps import MIXTURE_FILE, load_sweep, run_documents
 from modelwright.errors import ConfigError
 from modelwright.files import write_yaml
 

@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from cachemedicpp.data import load_reviews, load_text
-from cachemedicpp.data_sources import Review
-from cachemedicpp.injection import fork_cache
-from cachemedicpp.needle import needle_candidates, needle_examples, needle_prompt, passkey_examples
-from cachemedicpp.outcomes import task_value
-from cachemedicpp.scoring import answer_tokens, exact_matches, greedy_answers, normalised_answer, score_batch
-from cachemedicpp.tasks import (
+from cachemedicpp.evaluation.outcomes import task_value
+from cachemedicpp.evaluation.scoring import answer_tokens, exact_matches, greedy_answers, normalised_answer, score_batch
+from cachemedicpp.faults.injection import fork_cache
+from cachemedicpp.inputs.needle import needle_candidates, needle_examples, needle_prompt, passkey_examples
+from cachemedicpp.inputs.sources import Review
+from cachemedicpp.inputs.tasks import (
     PLAIN,
     TINY_CHAT,
     TINY_LINE,
@@ -26,6 +25,7 @@ from cachemedicpp.tasks import (
     split_ids,
     wording_for,
 )
+from cachemedicpp.inputs.texts import load_reviews, load_text
 from helpers.medic_data import data_settings
 from helpers.tiny_random import byte_tokenizer, random_llama
 from modelwright.errors import UsageError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cachemedicpp.token_stream import draw_prefixes, token_stream
+from cachemedicpp.inputs.token_stream import draw_prefixes, token_stream
 from helpers.tiny_random import byte_tokenizer
 from modelwright.errors import UsageError
 

@@ -19,11 +19,11 @@ import pytest
 import torch
 
 import modelwright
-from cachemedicpp import training
-from cachemedicpp.operator_spec import HeadLayout
-from cachemedicpp.record_models import TrainControlLine, TrainHeartbeat, TrainLine, TrainPauseAck
+from cachemedicpp.phases.record_models import TrainControlLine, TrainHeartbeat, TrainLine, TrainPauseAck
+from cachemedicpp.repair.spec import HeadLayout
 from cachemedicpp.train import main
-from cachemedicpp.training_state import latest_repair, load_repair, read_document
+from cachemedicpp.training import distillation as training
+from cachemedicpp.training.state import latest_repair, load_repair, read_document
 from helpers.medic_run import contents, heartbeat, heartbeats, write_config
 from helpers.tiny_random import random_llama, save_model
 from modelwright.errors import DamagedFileError, ModelwrightError
@@ -284,7 +284,7 @@ def test_ten_kills_change_nothing(model: Path, tmp_path: Path) -> None:
     assert command(config, tmp_path / "reference" / "run") == 0
     run = tmp_path / "run"
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "transformers", "cachemedicpp.training", __name__])
+    context.set_forkserver_preload(["torch", "transformers", "cachemedicpp.training.distillation", __name__])
     chance = random.Random(7)
     for kill in range(11):
         child = context.Process(target=in_child, args=(str(config), str(run)))

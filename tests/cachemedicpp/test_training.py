@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from cachemedicpp.attainability import attainable_rho
-from cachemedicpp.config_sections import RunConfig
-from cachemedicpp.mixture import find_split
-from cachemedicpp.mixture import training_mixture as without
-from cachemedicpp.settings import load_run_config, training_mixture_of
-from cachemedicpp.training import (
+from cachemedicpp.config.mixture import find_split
+from cachemedicpp.config.mixture import training_mixture as without
+from cachemedicpp.config.sections import RunConfig
+from cachemedicpp.config.settings import load_run_config, training_mixture_of
+from cachemedicpp.repair.attainability import attainable_rho
+from cachemedicpp.training.distillation import (
     Recipe,
     StepResult,
     distillation_loss,

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 import modelwright
 from cachemedicpp import train
+from cachemedicpp.phases.watch_view import duration, look, plain, rows
 from cachemedicpp.watch import main
-from cachemedicpp.watch_view import duration, look, plain, rows
 from helpers.medic_run import write_config
 from modelwright.clock import stamp
 from modelwright.identity import current_identity

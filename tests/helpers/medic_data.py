@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cachemedicpp.config_sections import DataSettings
+from cachemedicpp.config.sections import DataSettings
 
 LONG_CONTEXT = {
     "seed": 2025,

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cachemedicpp.aggregation import Cell
-from cachemedicpp.comparison import aggregate
-from cachemedicpp.grid import DEFENCES, NO_DEFENCE, REPAIR, Unit, grid_units
-from cachemedicpp.outcomes import ExampleScore
-from cachemedicpp.run_layout import RESOLVED
-from cachemedicpp.settings import config_hash, load_run_config, resolved_document
+from cachemedicpp.config.settings import config_hash, load_run_config, resolved_document
+from cachemedicpp.evaluation.aggregation import Cell
+from cachemedicpp.evaluation.comparison import aggregate
+from cachemedicpp.evaluation.grid import DEFENCES, NO_DEFENCE, REPAIR, Unit, grid_units
+from cachemedicpp.evaluation.outcomes import ExampleScore
+from cachemedicpp.phases.layout import RESOLVED
 from helpers.medic_run import TINY
 from modelwright.files import make_folder, write_json, write_yaml
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from cachemedicpp.overrides import merge_overrides
+from cachemedicpp.config.overrides import merge_overrides
 from modelwright.files import read_json, read_jsonl, sha256_file
 
 TINY = Path(__file__).parents[2] / "configs" / "medic" / "tiny.yaml"

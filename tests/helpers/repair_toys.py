@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cachemedicpp.operator_spec import HeadLayout, OperatorSpec
-from cachemedicpp.repair import RepairOperator
+from cachemedicpp.repair.operator import RepairOperator
+from cachemedicpp.repair.spec import HeadLayout, OperatorSpec
 
 
 class Block(NamedTuple):

@@ -1,0 +1,1 @@
+"""What every command shares: one run directory, heartbeats, pause and resume, records and exit codes."""

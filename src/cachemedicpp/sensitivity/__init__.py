@@ -1,0 +1,1 @@
+"""Small disturbances of a stored cache and the drift of the next token they cause."""
