@@ -1,6 +1,6 @@
 """How far the context of a tiny reference model can be stretched: one run through the real command, before and after.
 
-    python -m benchmarks.context.run [--model modelwright/tiny-5m] [--schedule 1024,2048,4096,8192] [--steps 8,16,40,60,60]
+    python -m benchmarks.context.run [--model modelwright/tiny-5m] [--schedule 1024,2048,4096,8192] [--steps 4,12,56,60,60]
 
 Writes the demo's kind of data and contract, runs `python -m scaler_wizard.cli` with them as a process of its own, and
 takes perplexity and passkey accuracy by length from the results that the run itself wrote. Tens of minutes on two
@@ -22,9 +22,13 @@ from typing import Any
 
 from benchmarks.common import write_result
 
+import scaler_wizard
 from modelwright.errors import UsageError
 from modelwright.files import read_json, read_yaml
+from modelwright.loading import load_model, load_tokenizer, resolve_model
 from modelwright.record import read_record
+from modelwright.tiny.corpus import load_corpus
+from modelwright.tiny.evaluation import measure_bits_per_byte
 from scaler_wizard.demo import Recipe, command_arguments, write_contract, write_data
 from scaler_wizard.output_dir import holds_run
 from scaler_wizard.report import PASSKEY, lengths_of, load_results, summary_table
@@ -73,6 +77,20 @@ def stretch(folder: Path, recipe: Recipe, extra: Sequence[str]) -> tuple[int, fl
     started = time.perf_counter()
     done = subprocess.run([sys.executable, "-m", "scaler_wizard.cli", *arguments], env=environment, check=False)
     return done.returncode, (time.perf_counter() - started) / 60
+
+
+def unseen_text(run: Path, recipe: Recipe) -> list[dict[str, Any]]:
+    """Bits per byte by length, before and after, on files of the interpreter's library that neither training has read.
+
+    The run's own perplexity is on rows held out of its data, which are of the kind it trains on; this is on source text alone.
+    """
+    corpus, lengths = load_corpus(), (recipe.base_context, *recipe.schedule)
+    source = resolve_model(recipe.base_model, offline=True)
+    tokenizer: Any = load_tokenizer(source)
+    found = {}
+    for state, model in (("before", load_model(source, dtype="float32")), ("after", scaler_wizard.load(run)[0])):
+        found[state] = measure_bits_per_byte(model.eval(), tokenizer, corpus, lengths, recipe.piece_characters)
+    return [{"length": length, **{state: bits[str(length)] for state, bits in found.items()}} for length in lengths]
 
 
 def result_of(run: Path, recipe: Recipe) -> dict[str, Any]:
@@ -131,8 +149,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--model", default="modelwright/tiny-5m")
     parser.add_argument("--schedule", default="1024,2048,4096,8192", help="lengths in tokens; the last is the target")
-    parser.add_argument("--steps", default="8,16,40,60,60", help="optimizer steps: one number, or one per rung, base length first")
-    parser.add_argument("--batch-tokens", type=int, default=16384, help="tokens per optimizer step")
+    parser.add_argument("--steps", default="4,12,56,60,60", help="optimizer steps: one number, or one per rung, base length first")
+    parser.add_argument("--batch-tokens", type=int, default=base.batch_tokens, help="tokens per optimizer step")
     parser.add_argument("--learning-rate", type=float, default=base.learning_rate)
     parser.add_argument("--probe-samples", type=int, default=base.probe_samples)
     parser.add_argument("--source-rows", type=int, default=base.source_rows)
@@ -167,6 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             settings=settings,
             results=rows_of(load_results(run)),
             minutes=round(minutes, 1),
+            unseen_text=unseen_text(run, recipe),
             **result_of(run, recipe),
         )
         print(summary_table(load_results(run)))

@@ -45,6 +45,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
             }
         ],
         "settings": {"model": "modelwright/tiny-5m"},
+        "unseen_text": [{"length": 2048, "before": 2.9, "after": 1.5938}],
         "context_method": "yarn",
         "trained_tokens": 1000000,
         "minutes": 12.0,
@@ -106,6 +107,53 @@ SAMPLES: dict[str, dict[str, Any]] = {
             }
         ],
     },
+    "medic_eval": {
+        "results": [{"task": "needle", "way": "one by one", "median_s": 12.0, "examples_per_s": 4.0}],
+        "ratios": {"one by one": 1.0, "batches of 16": 3.5},
+        "target": 4.0,
+    },
+    "medic_study": {
+        "results": [
+            {
+                "model": "modelwright/tiny-5m",
+                "repair": "A",
+                "seeds": [1, 2],
+                "harm": [{"task": "sst2_prompted", "harm": 0.5, "left": 0.25, "undone": 0.5, "cells": 1}],
+                "pooled": [
+                    {"rival": "no defence", "task": "sst2_prompted", "estimate": 0.25, "low": 0.1, "high": 0.4, "verdict": "better"}
+                ],
+                "cells": [{"rival": "no defence", "type": "gaussian", "verdict": "better"}],
+                "clean": [{"task": "sst2_prompted", "estimate": 0.0, "low": -0.1, "high": 0.1, "verdict": "undecided"}],
+            }
+        ],
+        "gates": [
+            {
+                "number": 1,
+                "title": "the repair works",
+                "verdict": "undecided",
+                "seeds": [1, 2],
+                "clauses": [
+                    {
+                        "name": "clean perplexity rises little",
+                        "verdict": "undecided",
+                        "note": "",
+                        "rows": [
+                            {
+                                "what": "clean rise",
+                                "effect": {"estimate": 1.25, "low": 0.5, "high": 2.0},
+                                "values": {"1": 1.0, "2": 1.5},
+                                "side": "at most",
+                                "limit": 1.5,
+                                "unit": "%",
+                                "verdict": "undecided",
+                            }
+                        ],
+                    }
+                ],
+            }
+        ],
+        "left_out": [],
+    },
 }
 
 
@@ -133,6 +181,7 @@ def page(tmp_path: Path) -> str:
         "| 65536 | stock | out of memory |",
         "| 2,048 | 4× | – | 5.50 | 0 % | 100 % | 90 % to 100 % (33 trials) |",
         "Aim 4,096 tokens, reached 2,048.",
+        "| 2,048 | 2.900 | 1.594 |",
         "changed by +1.0 %.\nThe climb ended early: stopped below 4096 tokens.",
         "The rung at 4,096 tokens was trained and not kept: perplexity 7.25, passkey 50 % (20 trials).",
         "call p50 at most 10 µs: met; at least 100,000 events/s: by the clock met",
@@ -140,6 +189,9 @@ def page(tmp_path: Path) -> str:
         "150 ms: **missed**",
         "| 4,096 | collapsed A | 0.412 | 1.05 | 768 | 40 |",
         "- acceptance 16: collapsed A / plain (small) 1.05, at most 1.3: met",
+        "Target for batches: at least 4 times: **missed**.",
+        "| A | sentiment, points | 1 | 50 % | **+25.0 [+10.0, +40.0]** | – | – | +0.0 [-10.0, +10.0] |",
+        "| | clean rise | 1.25 [0.5, 2] % | 2 | at most 1.5 | undecided |",
     ],
 )
 def test_a_result_is_shown(page: str, words: str) -> None:

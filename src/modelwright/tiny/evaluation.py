@@ -25,12 +25,12 @@ EVALUATION_SEED = 20_000
 DOCUMENT_CHARACTERS = 9_000
 
 
-def held_out_documents(corpus: Corpus) -> list[str]:
-    """Held-out files cut into documents of DOCUMENT_CHARACTERS, the shorter rests left out."""
+def held_out_documents(corpus: Corpus, characters: int = DOCUMENT_CHARACTERS) -> list[str]:
+    """Held-out files cut into documents of so many characters, the shorter rests left out."""
     documents = []
     for file in corpus.held_out:
-        for start in range(0, len(file.text) - DOCUMENT_CHARACTERS + 1, DOCUMENT_CHARACTERS):
-            documents.append(file.text[start : start + DOCUMENT_CHARACTERS])
+        for start in range(0, len(file.text) - characters + 1, characters):
+            documents.append(file.text[start : start + characters])
     return documents
 
 
@@ -58,13 +58,20 @@ def measure(
 
 
 def measure_bits_per_byte(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, corpus: Corpus, lengths: tuple[int, ...] = TEXT_LENGTHS
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: Corpus,
+    lengths: tuple[int, ...] = TEXT_LENGTHS,
+    characters: int = DOCUMENT_CHARACTERS,
 ) -> dict[str, float]:
-    """Bits per UTF-8 byte over the first L tokens of every held-out document that has as many as the longest length."""
+    """Bits per UTF-8 byte over the first L tokens of every held-out document that has as many as the longest length.
+
+    characters: of one document; enough for the longest length.
+    """
     from modelwright.probes.sliding_ppl import perplexity
 
     longest = max(lengths)
-    documents = [text for text in held_out_documents(corpus) if len(tokenizer(text, verbose=False)["input_ids"]) >= longest]
+    documents = [text for text in held_out_documents(corpus, characters) if len(tokenizer(text, verbose=False)["input_ids"]) >= longest]
     return {str(length): round(perplexity(model, tokenizer, documents, length).bits_per_byte, 4) for length in lengths}
 
 
