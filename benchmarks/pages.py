@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.medic_faults.page import page as medic_faults
+from benchmarks.medic_quant.page import page as medic_quant
 from benchmarks.medic_study.page import page as medic_study
 
 from modelwright.errors import ModelwrightError
@@ -248,6 +250,8 @@ BENCHMARKS = (
             "The body is small on purpose, so that logits dominate; with a large body both sides grow closer.",
             "Documents in a window must be kept apart. With several of them `transformers` builds a mask of length × length for its "
             "default attention, on both sides; these figures are for one document per window.",
+            "Peaks do not rise evenly: the C library keeps freed small blocks and gives large ones back, so a line beyond what ran is "
+            "rough, and the forecast is high there.",
             "Gain comes from the loss. Other trainers with a fused loss (Liger, Unsloth, torchtune) were not compared here.",
         ),
     ),
@@ -319,6 +323,24 @@ BENCHMARKS = (
             "The best heuristic is chosen on the evaluated grid itself, which favours it.",
             "Many intervals at 95 % stand here: of twenty comparisons without any effect, one would be bold.",
         ),
+    ),
+    Benchmark(
+        "A quantised cache, with and without repair",
+        "medic_quant",
+        "python -m benchmarks.medic_quant.run",
+        "The cache at 4, 3 and 2 bits in seven ways, each alone and with an operator of family D trained on that very quantiser; and the "
+        "same method given as many bytes, or as much time, as the repair takes. [What it means](medic.md).",
+        medic_quant,
+        ("Quantised by `modelwright.kv` and read back as float32; no server's kernel was timed.",),
+    ),
+    Benchmark(
+        "Memory faults in a cache",
+        "medic_faults",
+        "python -m benchmarks.medic_faults.run",
+        "One fault in a stored 16-bit cache, from a single flipped bit to a swapped block, against range clipping, checksums with "
+        "recomputation, and family D with and without a checksum of its own. [What it means](medic.md).",
+        medic_faults,
+        ("Faults are made in software, one at a time; how often real memory fails, and in which pattern, is not measured here.",),
     ),
 )
 

@@ -17,7 +17,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,13 @@ from typing import Any
 from benchmarks.common import table, write_result
 from benchmarks.memory.child import OURS, STOCK, Case, side_name
 
+from modelwright.files import read_json
+
 GIB = 1 << 30
 SIDES = ((STOCK, False), (OURS, False), (STOCK, True), (OURS, True))
 TOLERANCE = 0.05  # the longest length is known to this share of itself
 GRAIN = 128  # tokens
+WORTHWHILE = 0.2  # where patience ends the search, one more length is measured if it is longer by this share
 BODIES = {
     "cpu": {
         "vocab_size": 32000,
@@ -79,6 +82,13 @@ class Point:
         }
 
 
+def point_of(row: Mapping[str, Any]) -> Point:
+    """The point of a line that `Point.row` made."""
+    if row["outcome"] != "done":
+        return Point(row["length"], row["outcome"])
+    return Point(row["length"], "done", int(row["peak_gib"] * GIB), int(row["predicted_gib"] * GIB), row["seconds_per_step"])
+
+
 @dataclass(frozen=True)
 class Reach:
     """How far one side gets. `longest` fitted when it was run, `too_long` did not (0: no such length was found);
@@ -90,6 +100,9 @@ class Reach:
     too_long: int
     line: int
     why_it_ended: str
+
+
+Outcome = tuple[list[dict[str, Any]], list[Reach]]
 
 
 def length_at(points: Sequence[Point], limit: int) -> int:
@@ -123,6 +136,12 @@ def expected_seconds(points: Sequence[Point], length: int) -> float:
     return last.seconds * (length / last.length) ** 2
 
 
+def affordable_length(points: Sequence[Point], patience: float) -> int:
+    """The longest length whose step should not take more than `patience` seconds, by the same estimate."""
+    last = max((point for point in points if point.outcome == "done"), key=lambda point: point.length)
+    return int(last.length * (patience / last.seconds) ** 0.5) // GRAIN * GRAIN
+
+
 def find_reach(side: str, points: list[Point], limit: int, patience: float, measure: Callable[[int], Point]) -> Reach:
     """Go on from the points of the sweep until the longest fitting length is known; appends what it measures."""
     ended = "found"
@@ -130,7 +149,9 @@ def find_reach(side: str, points: list[Point], limit: int, patience: float, meas
         needed = expected_seconds(points, length)
         if needed > patience:
             ended = f"one step at {length} tokens could take {needed:.0f} s, more than the {patience:.0f} s allowed"
-            break
+            length = affordable_length(points, patience)
+            if length <= (1 + WORTHWHILE) * max(point.length for point in points if point.fits(limit)):
+                break
         points.append(measure(length))
         if points[-1].outcome == "over the time limit":
             ended = f"{length} tokens took more than the {patience:.0f} s allowed"
@@ -158,10 +179,12 @@ def run_case(case: Case, timeout: float) -> Point:
     return Point(case.length, "done", found["peak_bytes"], found["predicted_bytes"], statistics.median(steps[1:] or steps))
 
 
-def benchmark(given: argparse.Namespace, lengths: Sequence[int]) -> tuple[list[dict[str, Any]], list[Reach]]:
-    """The sweep over the lengths, then the search for the longest of each side."""
+def benchmark(given: argparse.Namespace, lengths: Sequence[int], earlier: Sequence[Mapping[str, Any]] = ()) -> Outcome:
+    """The sweep over the lengths, then the search for the longest of each side. earlier: lines that need no second measurement."""
     limit = int(given.limit_gib * GIB)
     points: dict[str, list[Point]] = {side_name(*side): [] for side in SIDES}
+    for row in earlier:
+        points[row["side"]].append(point_of(row))
 
     def measure(trainer: str, recompute: bool, length: int, steps: int) -> Point:
         body = BODIES[given.device]
@@ -173,7 +196,7 @@ def benchmark(given: argparse.Namespace, lengths: Sequence[int]) -> tuple[list[d
     for length in lengths:
         for trainer, recompute in SIDES:
             series = points[side_name(trainer, recompute)]
-            if all(point.fits(limit) for point in series):
+            if length not in {point.length for point in series} and all(point.fits(limit) for point in series):
                 series.append(measure(trainer, recompute, length, given.steps))
     reaches = []
     for trainer, recompute in SIDES:
@@ -194,6 +217,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--patience", type=float, help="longest time of one step in seconds (600; 60 with --quick)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--quick", action="store_true", help="fewer lengths and less patience")
+    parser.add_argument("--go-on", type=Path, metavar="RESULT", help="an earlier result of the same settings, whose lines are kept")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("result.json"))
     given = parser.parse_args(argv)
     given.patience = given.patience or (60.0 if given.quick else 600.0)
@@ -204,8 +228,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parse(argv)
     chosen = given.lengths.split(",") if given.lengths else LENGTHS["quick" if given.quick else given.device]
     lengths = sorted(int(length) for length in chosen)
-    rows, reaches = benchmark(given, lengths)
-    settings = {name: value for name, value in vars(given).items() if name not in ("out", "lengths")}
+    earlier = read_json(given.go_on)["results"] if given.go_on else ()
+    rows, reaches = benchmark(given, lengths, earlier)
+    settings = {name: value for name, value in vars(given).items() if name not in ("out", "lengths", "go_on")}
     number = "float32" if given.device == "cpu" else "bfloat16"
     settings |= {"lengths": lengths, "body": BODIES[given.device], "batch": 1, "number_format": number}
     longest = [asdict(reach) for reach in reaches]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from benchmarks.memory.child import OURS, is_out_of_memory, side_name
-from benchmarks.memory.run import GRAIN, TOLERANCE, Point, expected_seconds, find_reach, length_at, next_length
+from benchmarks.memory.run import GRAIN, TOLERANCE, Point, expected_seconds, find_reach, length_at, next_length, point_of
 
 LIMIT = 1_000_000
 
@@ -54,10 +54,19 @@ def test_the_search_ends_within_the_tolerance(per_token: int) -> None:
     assert reach.why_it_ended == "found" and len(tried) <= 4
 
 
-def test_the_search_stops_when_a_step_would_take_too_long() -> None:
-    reach = find_reach("ours", [made(512), made(1024)], LIMIT, 5.0, lambda length: pytest.fail(f"{length} was run"))
-    assert (reach.longest, reach.too_long, reach.line) == (1024, 0, 18_000)
+def test_where_a_step_would_take_too_long_the_search_goes_as_far_as_patience_allows() -> None:
+    points = [made(512), made(1024)]
+    reach = find_reach("ours", points, LIMIT, 5.0, made)
+    assert (reach.too_long, reach.line) == (0, 18_000)
     assert "more than the 5 s allowed" in reach.why_it_ended
+    assert 3_500 < reach.longest < 5_000
+    assert all(point.seconds <= 5.0 for point in points)
+    assert find_reach("ours", [made(1024)], LIMIT, 1.1, lambda length: pytest.fail(f"{length} was run")).longest == 1024
+
+
+def test_lines_of_an_earlier_result_become_points_again() -> None:
+    for point in (Point(1000, "done", 2 << 30, 3 << 30, 0.5), Point(2000, "out of memory")):
+        assert point_of(point.row("ours")) == point
 
 
 def test_a_case_over_the_time_limit_is_no_case_that_does_not_fit() -> None:

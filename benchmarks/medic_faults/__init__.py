@@ -1,0 +1,1 @@
+"""Memory faults in a KV cache: what finds them, what repairs them, at which cost."""
