@@ -68,7 +68,9 @@ def new_exam(subject: Subject, size: Size, split: Split) -> Exam:
 
 def scores(subject: Subject, exam: Exam, damage: Damage | None, operator: RepairOperator | None = None, *, greedy: bool = True) -> Scores:
     """All measures of one setting; without `greedy` only those that need no generated token. damage: None for the clean cache."""
-    found: Scores = {"kl": [], "nats": [], "agreement": []} | ({"same": []} if greedy else {})
+    found: Scores = {"kl": [], "nats": [], "agreement": []}
+    if greedy:
+        found["same"] = []
     for batch in exam.batches:
         stored = batch.pairs if damage is None else damaged(batch.pairs, damage)
         logits = tail_logits(subject, batch.tail, stored, operator)

@@ -17,7 +17,7 @@ def page(result: Result) -> list[str]:
     lines: list[str] = []
     for model in dict.fromkeys(entry["model"] for entry in entries):
         lines += model_lines(model, [entry for entry in entries if entry["model"] == model])
-    return [*lines, *gate_lines(result)]
+    return [*lines, *drift_lines(result["drift"]), *gate_lines(result)]
 
 
 def model_lines(model: str, entries: Sequence[Result]) -> Iterator[str]:
@@ -65,6 +65,24 @@ def tally(entry: Result, kind: str) -> str:
     """Verdicts of the cells of one kind of damage against no defence."""
     found = [cell["verdict"] for cell in entry["cells"] if cell["rival"] == "no defence" and cell["type"] == kind]
     return " / ".join(str(found.count(word)) for word in ("better", "worse", "undecided")) if found else "none harmed"
+
+
+def drift_lines(rows: Sequence[Result]) -> Iterator[str]:
+    """Drift and response by norm; nothing where no stability was measured."""
+    if not rows:
+        return
+    yield "Drift of the next-token logits from the clean, undefended ones when the cache is disturbed by a small amount, mean over seeds."
+    yield "*Response* is the drift beyond that without any disturbance: a repair moves the logits of an undamaged cache too."
+    yield ""
+    yield "| model | repair | norm | drift undefended | drift repaired | response undefended | response repaired | repaired − undefended |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for row in rows:
+        effect, drift, response = row["repaired_minus_undefended"], row["drift"], row["response"]
+        figures = " | ".join(f"{value:.3f}" for held in (drift, response) for value in (held["no_defense"], held["cachemedic"]))
+        between = f"{effect['estimate']:+.3f} [{effect['low']:+.3f}, {effect['high']:+.3f}]"
+        between = f"**{between}**" if effect["low"] > 0 or effect["high"] < 0 else between
+        yield f"| `{row['model']}` | {row['repair']} | {row['delta']:g} | {figures} | {between} |"
+    yield ""
 
 
 def gate_lines(result: Result) -> Iterator[str]:

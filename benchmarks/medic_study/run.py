@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmarks.common import write_result
 from benchmarks.medic_study.collect import compare, read_study
+from benchmarks.medic_study.drift import drift_rows, read_measured
 
 from cachemedicpp.paper.gates import decide_gates, gates_document
 from cachemedicpp.phases.layout import RESOLVED
@@ -54,6 +55,12 @@ def gates_of(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
     return gates_document(decide_gates(chosen[FIRST], chosen[HELD_OUT], chosen[SECOND])), left_out
 
 
+def drift_of(folder: Path, sweeps: Sequence[str]) -> list[dict[str, Any]]:
+    """The drift of every arm whose stability was measured, sweep by sweep."""
+    arms = [read_measured((folder / name).glob("*_seed*")) for name in sweeps]
+    return [row for found in arms for arm, runs in found.items() for row in drift_rows(arm, runs)]
+
+
 def settings_of(folder: Path) -> dict[str, Any]:
     """What all runs of the study share, from the first one's resolved configuration."""
     config = read_yaml(next(path for path in sorted(folder.glob(f"*/*/{RESOLVED}"))))
@@ -85,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             benchmark="medic_study",
             settings={"sweeps": sweeps, **settings_of(given.folder)},
             results=compare(runs),
+            drift=drift_of(given.folder, sweeps),
             gates=gates,
             left_out=left_out,
         )

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmarks.medic_study.collect import ARMS, CONTROL, Place, StudyRun, arm_of, compare, harmed_places, read_study
+from benchmarks.medic_study.drift import drift_rows
 from benchmarks.medic_study.effects import Scores, difference, mean_effect
-from benchmarks.medic_study.page import page
+from benchmarks.medic_study.page import drift_lines, page
 
+from cachemedicpp.paper.gate_readings import Drift, Reading
 from modelwright.errors import MissingFileError, UsageError
 
 TASK = "needle_long_context"
@@ -96,10 +98,29 @@ def test_runs_are_sorted_into_arms_by_name_and_an_empty_folder_is_named(tmp_path
         read_study([tmp_path])
 
 
+def reading(seed: int, undefended: float, clean_drift: float, response: float) -> Reading:
+    drift = {
+        "no_defense": {0.0: Drift(0.0, None), 1.0: Drift(undefended, undefended)},
+        "best_heuristic": {},
+        "cachemedic": {0.0: Drift(clean_drift, None), 1.0: Drift(clean_drift + response, response)},
+    }
+    return Reading("a-run", seed, "a-model", None, 0.5, (), frozenset(), {}, {}, {}, drift, True)
+
+
+def test_response_is_told_apart_from_the_drift_of_a_clean_cache() -> None:
+    (row,) = drift_rows("main_contr", [reading(seed, 0.4, 2.0, 0.1) for seed in (1, 2, 3)])
+    assert row["drift"]["cachemedic"] == pytest.approx(2.1) and row["drift"]["no_defense"] == pytest.approx(0.4)
+    assert row["response"]["cachemedic"] == pytest.approx(0.1)
+    assert row["repaired_minus_undefended"]["high"] == pytest.approx(-0.3)
+    assert row["delta"] == 1.0 and row["seeds"] == [1, 2, 3]
+    assert "| `a-model` | A | 1 | 0.400 | 2.100 | 0.400 | 0.100 | **-0.300 [-0.300, -0.300]** |" in drift_lines([row])
+    assert list(drift_lines([])) == []
+
+
 def test_page_shows_gains_in_bold_only_when_decided() -> None:
     damaged, whole = answers(0, 0, 0, 0), answers(1, 1, 1, 1)
     runs = [made_run("main_contr", seed, whole, damaged, whole) for seed in (1, 2)]
-    text = "\n".join(page({"results": compare(runs), "gates": [], "left_out": ["tiny_5m/x: torn"]}))
+    text = "\n".join(page({"results": compare(runs), "drift": [], "gates": [], "left_out": ["tiny_5m/x: torn"]}))
     assert "| A | needle, points | 1 | 100 % | **+100.0 [+100.0, +100.0]** | **+100.0 [+100.0, +100.0]** | – | +0.0 [+0.0, +0.0] |" in text
     assert "| A | 1 / 0 / 0 |" in text
     assert "Left out of the gates: tiny_5m/x: torn" in text

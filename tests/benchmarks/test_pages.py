@@ -126,6 +126,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
                 "clean": [{"task": "sst2_prompted", "estimate": 0.0, "low": -0.1, "high": 0.1, "verdict": "undecided"}],
             }
         ],
+        "drift": [],
         "gates": [
             {
                 "number": 1,

@@ -1,0 +1,65 @@
+"""How far a small disturbance of the cache moves the next token, with the repair and without: the drift itself, and the part of it
+that answers the disturbance.
+
+The gates read the drift from the clean, undefended logits. A repair changes those logits without any disturbance too, so most
+of its drift stands at a norm of 0 already; the response is what comes on top of that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.medic_study.collect import ARMS, arm_of
+
+from cachemedicpp.evaluation.bootstrap import paired_difference
+from cachemedicpp.evaluation.grid import NO_DEFENCE, REPAIR
+from cachemedicpp.paper.data import BEST
+from cachemedicpp.paper.gate_readings import Reading, read_runs
+from modelwright.errors import MissingFileError
+
+CURVES = (NO_DEFENCE, BEST, REPAIR)
+
+
+def read_measured(folders: Iterable[Path]) -> dict[str, list[Reading]]:
+    """The runs whose stability was measured, by arm; the others are left out."""
+    found: dict[str, list[Reading]] = {}
+    for folder in sorted(folders):
+        arm = arm_of(folder.name)
+        if arm is None:
+            continue
+        try:
+            found.setdefault(arm, []).extend(read_runs([folder]))
+        except MissingFileError:
+            continue
+    return found
+
+
+def drift_rows(arm: str, runs: Sequence[Reading]) -> list[dict[str, Any]]:
+    """Per norm: mean drift and response of each curve over seeds, and repaired response minus undefended with its interval."""
+    rows = []
+    for delta in sorted(set.intersection(*(set(run.drift[NO_DEFENCE]) & set(run.drift[REPAIR]) for run in runs)) - {0.0}):
+        held = {curve: [run.drift[curve][delta] for run in runs if delta in run.drift[curve]] for curve in CURVES}
+        responses = {curve: [drift.excess for drift in drifts] for curve, drifts in held.items()}
+        if any(value is None for curve in (NO_DEFENCE, REPAIR) for value in responses[curve]):
+            continue
+        effect = paired_difference(responses[REPAIR], responses[NO_DEFENCE])
+        rows.append(
+            {
+                "model": runs[0].model,
+                "arm": arm,
+                "repair": ARMS[arm],
+                "seeds": [run.seed for run in runs],
+                "delta": delta,
+                "drift": {curve: _mean([drift.value for drift in drifts]) for curve, drifts in held.items()},
+                "response": {curve: _mean(values) for curve, values in responses.items()},
+                "repaired_minus_undefended": effect.as_dict(),
+            }
+        )
+    return rows
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    found = [value for value in values if value is not None]
+    return sum(found) / len(found) if found and len(found) == len(values) else None
