@@ -20,12 +20,14 @@ import yaml
 
 from cachemedicpp.config.settings import config_hash, load_run_config
 from cachemedicpp.eval import main
+from cachemedicpp.evaluation.examples import task_examples
 from cachemedicpp.evaluation.grid import DEFENCES
+from cachemedicpp.evaluation.setup import evaluation_setup
 from cachemedicpp.repair.operator import layout_of
 from cachemedicpp.schemas import SCHEMAS
 from cachemedicpp.training.distillation import operator_of
-from cachemedicpp.training.state import save_repair
-from helpers.tiny_random import random_llama, save_model
+from cachemedicpp.training.state import load_repair, save_repair
+from helpers.tiny_random import byte_tokenizer, random_llama, save_model
 from modelwright.schema_registry import json_schema
 
 TINY = Path(__file__).parents[2] / "configs" / "medic" / "tiny.yaml"
@@ -288,6 +290,39 @@ def test_another_configuration_is_refused_and_no_resume_starts_anew(finished: Pa
     assert main(flags(config, run, "--no-resume")) == 3
     assert len(list(run.glob("archive/*/metrics/eval_progress.json"))) == 1
     assert read(run / "metrics/eval_progress.json")["completed_units"] == 0
+
+
+def test_wording_needle_values_batch_and_base_are_read_from_the_configuration(config: Path, tmp_path: Path) -> None:
+    values = ["copper-1", "copper-2", "copper-3", "copper-4", "copper-5"]
+    own = changed(
+        config,
+        tmp_path / "own.yaml",
+        repair__family="C",
+        repair__conditioning={},
+        repair__base="B",
+        eval__tasks=[{"name": "sst2_prompted", "num_examples": 4}, {"name": "needle_long_context", "num_examples": 4}],
+        eval__corruption_eval={"eps": [0.3], "types": ["gaussian"]},
+        eval__max_seq_len=160,
+        eval__batch_size=3,
+        eval__sst2_wording="{text}\nGood or bad? It is",
+        eval__needle_values=values,
+    )
+    run = trained(own, tmp_path / "own")
+    assert main(flags(own, run)) == 0
+    metrics, settings = read(run / "metrics/task_metrics.json"), load_run_config(own)
+    valid("medic-task-metrics", metrics)
+    assert metrics["settings"]["data_source"]["sst2_prompted"]["wording"] == settings.eval.sst2_wording
+    counts = Counter(line["unit_key"].split("|")[1] for line in read_lines(run / "metrics/eval_examples.jsonl"))
+    assert counts == {"sst2_prompted": 4 * 12, "needle_long_context": 4 * 12}
+
+    tokenizer, model = byte_tokenizer(), random_llama()
+    examples, _ = task_examples(settings, tokenizer)
+    assert all(tokenizer.decode(one.lead).endswith("Good or bad? It is") for one in examples["sst2_prompted"])
+    said = {tokenizer.decode(candidate).strip() for one in examples["needle_long_context"] for candidate in one.continuations}
+    assert said <= set(values)
+    assert evaluation_setup(settings, model, tokenizer, ("gaussian",)).batch == 3
+    operator, _ = load_repair(run / "checkpoints/repair_step_4.pt", layout_of(model), model.device)
+    assert (operator.spec.family, operator.spec.base, operator.spec.orthonormal) == ("C", "B", True)
 
 
 OFFLINE = """

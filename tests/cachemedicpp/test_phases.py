@@ -16,6 +16,7 @@ from cachemedicpp.config.settings import config_hash, load_run_config
 from cachemedicpp.phases.phase_run import PhaseRun, heartbeat_numbers
 from cachemedicpp.phases.record_models import EnvironmentFile, EvalHeartbeat, GitState, MedicRunRecord, StabilityHeartbeat, UnitPauseAck
 from cachemedicpp.phases.running import phase_run, run_phase
+from cachemedicpp.phases.units import Asked, ProgressFile, UnitSession, run_units
 from helpers.medic_run import TINY, contents, heartbeat, heartbeats
 from modelwright.control import answers, ask
 from modelwright.errors import ConfigError, Fault, LoadError
@@ -232,3 +233,77 @@ def test_a_sweep_has_neither_run_record_nor_layout(tmp_path: Path) -> None:
     assert run_phase("sweep", work, config=None, config_path="sweep.yaml", run_dir=tmp_path / "s", command=["sweep"]) == 0  # type: ignore[arg-type]
     assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["control", "logs", "run.json", "writer.lock"]
     assert heartbeat(tmp_path / "s", "sweep")["status"] == "completed"
+
+
+# ---------------------------------------------------------------------- phases of units
+
+COUNTED = ProgressFile("stability", "the progress of a count", own=("units",))
+COUNT, COUNT_LOG = "metrics/count.json", "logs/count.jsonl"
+
+
+def count(config: RunConfig, run: Path, *, upto: int = 5, every: int = 2, **options: Any) -> int:
+    """Five units in sessions of their own, by the shared frame; one session is asked to pause after `upto` of them."""
+    asked = Asked(config, TINY, run, ("--some", "flags"), heartbeat_every=every, **options)
+
+    def work(phase: PhaseRun) -> str:
+        held = COUNTED.read(run)
+        done: list[int] = [] if held is None else held["units"]
+        session = UnitSession(phase, asked, COUNTED, 5, lambda: {"completed_units": len(done), "created_utc": phase.now(), "units": done})
+
+        def measure() -> dict[str, Any]:
+            for unit in range(len(done), 5):
+                if unit == upto:
+                    (run / "control/pause.request").touch()
+                session.pause_if_asked()
+                done.append(unit)
+                session.finish_unit(len(done), "progress", {"kind": "curve", "delta_norm": float(unit)})
+            session.write_log(COUNT_LOG, ({"unit": unit} for unit in done))
+            return session.metrics({"sum": sum(done)}, {"repair_checkpoint": session.named(None, None)})
+
+        session.resumed_from = None if held is None else COUNTED.path
+        return session.run(len(done), 0.0 if held is None else held["elapsed_wall_sec"], COUNT, measure)
+
+    return run_units(asked, work, COUNTED, (COUNTED.path, COUNT, COUNT_LOG))  # type: ignore[arg-type]
+
+
+def test_units_are_kept_one_by_one_and_the_metrics_file_comes_last(config: RunConfig, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert count(config, run, upto=3) == 3
+    held = read_json(run / COUNTED.path)
+    assert (held["phase"], held["status"], held["reason"], held["completed_units"], held["units"]) == (
+        "stability", "paused", "pause_request", 3, [0, 1, 2],
+    )  # fmt: skip
+    assert held["total_units"] == 5 and held["config_hash"] == config_hash(config) and not (run / COUNT).exists()
+    UnitPauseAck.model_validate(read_json(run / "control/pause_ack_stability.json"))
+    assert count(config, run) == 0
+    assert read_json(run / COUNT) == {
+        "run_id": "run", "config_hash": config_hash(config), "metrics": {"sum": 10}, "settings": {"repair_checkpoint": None},
+    }  # fmt: skip
+    assert len((run / COUNT_LOG).read_text().splitlines()) == 5
+    assert [(beat["step"], beat["reason"]) for beat in heartbeats(run, "stability")] == [
+        (0, "startup"), (2, "progress"), (3, "pause_request"),
+        (3, "startup_resume"), (4, "progress"), (5, "progress"), (5, "completed"),
+    ]  # fmt: skip
+    before = contents(run / "metrics")
+    assert count(config, run) == 0 and contents(run / "metrics") == before
+    assert heartbeat(run, "stability")["reason"] == "already_completed"
+    assert read_record(run).resume_command[-1] == "--resume"
+    assert count(config, run, resume=False, allow_untrained=True) == 0
+    assert len(list(run.glob(f"archive/*/{COUNT}"))) == len(list(run.glob(f"archive/*/{COUNTED.path}"))) == 1
+    assert read_record(run).resume_command[-1] == "--allow_untrained"
+
+
+def test_progress_of_another_configuration_or_without_its_keys_is_refused(
+    config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    (run / "metrics").mkdir(parents=True)
+    whole = {"config_hash": "0" * 64, "units": [], "created_utc": "", "elapsed_wall_sec": 0.0, "total_units": 5}
+    write_json(run / COUNTED.path, whole)
+    assert count(config, run) == 2
+    assert "as recorded in stability_progress.json" in capsys.readouterr().err
+    write_json(run / COUNTED.path, {"config_hash": "0" * 64, "total_units": 5})
+    assert count(config, run) == 1
+    said = capsys.readouterr().err
+    assert "it lacks units, created_utc, elapsed_wall_sec" in said and "the progress of a count" in said and "--no-resume" in said
+    assert sorted(contents(run)) == [COUNTED.path]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from cachemedicpp.config import sections as config_sections
 from cachemedicpp.config.mixture import SPLITS_FILE
-from cachemedicpp.config.rules import check_against_model, config_warnings
+from cachemedicpp.config.rules import check_against_model, config_warnings, text_slot
 from cachemedicpp.config.sections import RunConfig
 from cachemedicpp.config.settings import (
     DEFAULT_PRESETS,
@@ -52,6 +52,10 @@ NEW_KEYS = {
     "train.lambda_w": 0.0,
     "train.tail_len": 1,
     "eval.heuristic_mask": "region",
+    "eval.batch_size": 16,
+    "eval.sst2_wording": "auto",
+    "eval.needle_values": None,
+    "repair.base": None,
 }
 
 
@@ -87,6 +91,19 @@ def test_what_a_family_implies() -> None:
     assert token_gate.form == "extended" and token_gate.token_gate is not None and token_gate.token_gate.hidden == 8
     assert config(repair__family="D", repair__token_gate={"checksum": True}).repair.token_gate.checksum is True  # type: ignore[union-attr]
     assert config(repair__family="D", repair__form="materialised").repair.form == "materialised"
+
+
+def test_family_c_may_stand_on_b() -> None:
+    on_a, on_b = (config(repair__family="C", repair__conditioning={}, repair__base=base) for base in "AB")
+    assert on_a == config(repair__family="C", repair__conditioning={})
+    assert (on_a.repair.base, on_a.repair.orthonormal) == ("A", False)
+    assert (on_b.repair.base, on_b.repair.orthonormal) == ("B", True)
+    plain = config(repair__family="C", repair__conditioning={}, repair__base="B", repair__orthonormal=False)
+    spec, loose = (OperatorSpec.from_mapping(read.repair.model_dump()) for read in (on_b, plain))
+    assert (spec.base, spec.orthonormal, loose.base, loose.orthonormal) == ("B", True, "B", False)
+    assert len({config_hash(read) for read in (on_a, on_b, plain)}) == 3
+    assert all(run_config_from(resolved_document(read)) == read for read in (on_a, on_b, plain))
+    assert config().repair.base is None and config(repair__family="B").repair.base is None
 
 
 @pytest.mark.parametrize("family", ["A", "B", "C", "D"])
@@ -179,6 +196,19 @@ def test_every_other_key_is_required(path: str) -> None:
         ({"repair__family": "D", "repair__token_gate": None}, "repair.token_gate", "family D needs it"),
         ({"repair__family": "D", "repair__form": "collapsed"}, "repair.form", "extended, materialised"),
         ({"repair__orthonormal": True}, "repair.orthonormal", "belongs to family B"),
+        ({"repair__family": "C", "repair__conditioning": {}, "repair__orthonormal": True}, "repair.orthonormal", "C with repair.base B"),
+        ({"repair__base": "A"}, "repair.base", "belongs to family C"),
+        ({"repair__family": "B", "repair__base": "B"}, "repair.base", "found 'B' with family B; allowed: nothing or null"),
+        ({"repair__family": "D", "repair__base": "A"}, "repair.base", "belongs to family C"),
+        ({"repair__family": "C", "repair__conditioning": {}, "repair__base": "D"}, "repair.base", "A, B"),
+        ({"repair__family": "C", "repair__conditioning": {}, "repair__base": None}, "repair.base", "family C needs it"),
+        ({"eval__batch_size": 0}, "eval.batch_size", "at least 1"),
+        ({"eval__sst2_wording": "chatty"}, "eval.sst2_wording", "{text} once"),
+        ({"eval__sst2_wording": "{text} or {text}?"}, "eval.sst2_wording", "tiny_chat"),
+        ({"eval__sst2_wording": "{text} {label}"}, "eval.sst2_wording", "no other placeholder"),
+        ({"eval__needle_values": ["a-1", "b-2", "c-3"]}, "eval.needle_values", "at least 4"),
+        ({"eval__needle_values": ["a-1", "b-2", "c-3", "a-1"]}, "eval.needle_values", "a-1 twice"),
+        ({"eval__needle_values": ["a-1", "b-2", "c-3", ""]}, "eval.needle_values.3", "at least 1"),
         ({"stability__layers": [7, 8]}, "stability.layers", "found 7; allowed: layers of repair.protect_layers (8, 9, 10, 11)"),
         ({"eval__corruption_eval__types": ["targeted"]}, "corruption.axes", "neither layers nor heads"),
         ({"repair__gate_rows": "last"}, "repair.gate_rows", "no perplexity"),
@@ -370,6 +400,36 @@ def test_reading_a_configuration_imports_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("template", "parts"),
+    [
+        ("Review: {text}\nSentiment:", ("Review: ", "\nSentiment:")),
+        ("{text}", ("", "")),
+        ("{{x}} {text} {{y}}", ("{x} ", " {y}")),
+        ("no slot", None),
+        ("{{text}}", None),
+        ("{text}{text}", None),
+        ("{text!r}", None),
+        ("{text:>9}", None),
+        ("{0} {text}", None),
+        ("{text} }", None),
+    ],
+)
+def test_a_template_has_one_slot_for_the_review(template: str, parts: tuple[str, str] | None) -> None:
+    assert text_slot(template) == parts
+    if parts is not None:
+        assert template.format(text="GOOD") == f"{parts[0]}GOOD{parts[1]}"
+        assert config(eval__sst2_wording=template).eval.sst2_wording == template
+
+
+def test_wordings_and_batch_are_those_of_the_evaluation() -> None:
+    from cachemedicpp.evaluation.defences import BATCH
+    from cachemedicpp.inputs.tasks import WORDINGS
+
+    assert ("auto", *WORDINGS) == config_sections.WORDING_NAMES
+    assert config().eval.batch_size == BATCH
 
 
 def test_tasks_have_the_names_of_the_scoring() -> None:

@@ -74,12 +74,16 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "train.lambda_w": (0.0, "=", "=", "="),
     "train.tail_len": (1, "=", "=", "="),
     "eval.heuristic_mask": ("region", "=", "=", "="),
+    "eval.batch_size": (16, "=", "=", "="),
+    "eval.sst2_wording": ("auto", "=", "=", "="),
+    "eval.needle_values": (None, "=", "=", "="),
+    "repair.base": (None, "=", "=", "="),
 }
 EXAMPLES = ((2000, 1000, 200), (600, 400, 120), (500, None, 100), (400, 250, 80))
 RUNS = {
     "all_holdouts": 6, "fast_core": 2, "fast_paper": 2, "full_matrix": 12, "lambda_probe": 1, "recovery_b": 2, "recovery_v_only": 2,
     "required": 20, "rotation_holdout": 6, "second_model": 1, "seed_replication_2026_2027": 4, "seed_replication_2028_2029": 4,
-    "tiny": 4, "tiny_seeds": 15, "tuned_pair": 2,
+    "tiny": 4, "tiny_5m": 15, "tiny_holdout": 10, "tiny_rivals": 15, "tiny_seeds": 15, "tuned_pair": 2,
 }  # fmt: skip
 
 

@@ -95,6 +95,17 @@ def test_sentiment_wording_follows_the_specification_or_the_tiny_models(tokenize
         wording_for(tiny, "chatty")
 
 
+def test_sentiment_wording_may_be_a_template(tokenizer: Any) -> None:
+    review = Review("So {good}.", 1)
+    spec, plain = wording_for(tokenizer, "Review: {text}\nSentiment:"), wording_for(tokenizer, "plain")
+    assert (spec.opening, spec.closing, spec.labels) == (plain.opening, plain.closing, plain.labels)
+    own = wording_for(tokenizer, "[{{]{text}\nThis is ")
+    example = sentiment_examples(tokenizer, [review], 1, 256, own)[0]
+    assert tokenizer.decode(example.prefix + example.lead) == "[{]So {good}.\nThis is "
+    assert [tokenizer.decode(label) for label in example.continuations] == ["negative", "positive"]
+    assert own.name == "[{{]{text}\nThis is "
+
+
 def test_long_prompts_keep_their_tail(tokenizer: Any) -> None:
     review = Review("Sold out for weeks, and then it rained. " * 40 + "I liked it.", 1)
     example = sentiment_examples(tokenizer, [review], 1, 128)[0]
@@ -149,6 +160,25 @@ def test_the_needles_value_is_drawn_among_the_candidates_unless_fixed(tiny: Any)
     assert needle_candidates(tiny, LONG, Random(0))[0] == "violet-7"
     word = LONG.model_copy(update={"needle_value": "copper"})
     assert len(needle_candidates(byte_tokenizer(), word, Random(0))) == 4
+
+
+def test_needles_may_state_values_of_a_list(tokenizer: Any) -> None:
+    short, long = [f"key-{number}" for number in range(1, 6)], [f"violet-{number}5" for number in range(1, 5)]
+    counted = {value: len(continuation_ids(tokenizer, "Answer:", f" {value}")) for value in short + long}
+    assert {counted[value] for value in short}.isdisjoint(counted[value] for value in long)
+    examples = needle_examples(tokenizer, LONG, 60, 160, listed=short + long)
+    stated = []
+    for example in examples:
+        said = [tokenizer.decode(candidate).strip() for candidate in example.continuations]
+        assert example.answer is not None and len(set(said)) == 4
+        assert set(said) <= set(short) or set(said) <= set(long)
+        assert f"NEEDLE: the_key = {said[example.answer]}." in tokenizer.decode(example.prefix)
+        assert len({len(candidate) for candidate in example.continuations}) == 1 and example.length <= 160
+        stated.append(said[example.answer])
+    assert set(stated) == set(short + long)
+    assert examples[:3] == needle_examples(tokenizer, LONG, 3, 160, listed=short + long)
+    with pytest.raises(UsageError, match=r"eval\.needle_values: 'violet-15' has \d+ tokens with this tokenizer, and 2 other values"):
+        needle_examples(tokenizer, LONG, 1, 160, listed=short + long[:3])
 
 
 def test_passkey_examples_cache_the_key_and_offer_keys_of_equal_length(tokenizer: Any) -> None:

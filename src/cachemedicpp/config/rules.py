@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from string import Formatter
 from typing import TYPE_CHECKING, Any
 
+from cachemedicpp.config.sections import WORDING_NAMES
 from modelwright.errors import ConfigError, Fault
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ def rule_faults(document: Mapping[str, Any]) -> list[Fault]:
         _stored_tail,
         _repeated,
         _question,
+        _wording,
     )
     return [fault for rule in rules for fault in rule(document)]
 
@@ -125,8 +128,14 @@ def _family(document: Mapping[str, Any]) -> list[Fault]:
     if family == "D" and at(document, "repair.form") == "collapsed":
         todo = "its gate looks at each cached token, which the collapsed form never does; leave repair.form out"
         faults.append(Fault("repair.form", "'collapsed' with family D", "extended, materialised", todo))
-    if family != "B" and at(document, "repair.orthonormal") is True:
-        faults.append(_foreign("repair.orthonormal", "B", family, "true"))
+    base = at(document, "repair.base")
+    if family == "C" and base is None:
+        faults.append(_needed("repair.base", "A, B", "family C"))
+    if family != "C" and isinstance(base, str):
+        faults.append(_foreign("repair.base", "C", family, repr(base)))
+    on_b = family == "B" or (family == "C" and base == "B")
+    if not on_b and at(document, "repair.orthonormal") is True:
+        faults.append(_foreign("repair.orthonormal", "B, and to C with repair.base B", family, "true"))
     return faults
 
 
@@ -192,9 +201,15 @@ def _repeated(document: Mapping[str, Any]) -> list[Fault]:
     tasks = at(document, "eval.tasks")
     if isinstance(tasks, Sequence) and not isinstance(tasks, str):
         faults += _twice("eval.tasks", [task.get("name") for task in tasks if isinstance(task, Mapping)])
-    for path in ("repair.protect_layers", "stability.layers", "stability.head_subset", "stability.delta_norms"):
+    for path in (
+        "repair.protect_layers",
+        "stability.layers",
+        "stability.head_subset",
+        "stability.delta_norms",
+        "eval.corruption_eval.types",
+        "eval.needle_values",
+    ):
         faults += _twice(path, at(document, path))
-    faults += _twice("eval.corruption_eval.types", at(document, "eval.corruption_eval.types"))
     eps = at(document, "eval.corruption_eval.eps")
     numbers = isinstance(eps, Sequence) and all(isinstance(value, (int, float)) for value in eps)
     if numbers and any(later <= earlier for earlier, later in pairwise(eps)):
@@ -212,6 +227,32 @@ def _question(document: Mapping[str, Any]) -> list[Fault]:
     except (KeyError, IndexError, ValueError, AttributeError):
         return [Fault(path, repr(template), "text with no other placeholder than {needle_token}", "write a plain brace twice")]
     return []
+
+
+def _wording(document: Mapping[str, Any]) -> list[Fault]:
+    path = "eval.sst2_wording"
+    wording = at(document, path)
+    if not isinstance(wording, str) or wording in WORDING_NAMES or text_slot(wording) is not None:
+        return []
+    allowed = f"{', '.join(WORDING_NAMES)}, or text with {{text}} once and no other placeholder"
+    return [Fault(path, repr(wording), allowed, "write {text} where the review stands, and a plain brace twice")]
+
+
+def text_slot(template: str) -> tuple[str, str] | None:
+    """What stands before and behind the one slot `{text}` of `template`, doubled braces single; None without exactly that slot."""
+    parts = ["", ""]
+    slots = 0
+    try:
+        for literal, name, form, conversion in Formatter().parse(template):
+            parts[min(slots, 1)] += literal
+            if name is None:
+                continue
+            if name != "text" or form or conversion:
+                return None
+            slots += 1
+    except ValueError:
+        return None
+    return (parts[0], parts[1]) if slots == 1 else None
 
 
 # ---------------------------------------------------------------------- words

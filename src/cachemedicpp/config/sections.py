@@ -1,17 +1,19 @@
 """The run configuration as data: every key, its type, its bounds and its default. (specs/medic.md, 7.1)
 
-A key without a default is required. Rules between keys stand in `config_rules`, reading and hashing in `settings`. Needs no
-torch. Lengths and positions are in tokens, `eps` and `delta` are relative to the RMS of the tensor they disturb.
+A key without a default is required. Rules between keys stand in `rules`, reading and hashing in `settings`. Needs no torch.
+Lengths and positions are in tokens, `eps` and `delta` are relative to the RMS of the tensor they disturb.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Family = Literal["A", "B", "C", "D"]
+Base = Literal["A", "B"]
 Form = Literal["collapsed", "extended", "materialised"]
 Side = Literal["K", "V", "KV"]
 ChannelMode = Literal["all", "bernoulli", "targeted"]
@@ -21,6 +23,8 @@ BaseType = Literal["gaussian", "dropout_zero", "orthogonal_rotation", "bitflipis
 CorruptionType = Literal[
     "gaussian", "dropout_zero", "orthogonal_rotation", "bitflipish_sparse", "quant_noise", "contiguous_overwrite", "targeted"
 ]
+WORDING_NAMES = ("auto", "plain", "tiny_line", "tiny_chat")
+"""The wordings of the sentiment task that have a name; any other wording is a template with `{text}`."""
 DEVICE_PATTERN = r"^(cpu|cuda|cuda:[0-9]+)$"
 
 
@@ -82,6 +86,7 @@ class RepairSettings(Section):
     """The repair operator and the layers that carry it. (3.2, 12.3)"""
 
     family: Family
+    base: Base | None = Field(None, description="family C only: the family it is built on, A unless set")
     rank: int = Field(ge=1, description="r; at most the head dimension of the model")
     protect_layers: tuple[Count, ...] = Field(min_length=1)
     share_across_heads: bool
@@ -90,8 +95,17 @@ class RepairSettings(Section):
     conditioning: ConditioningSettings | None = Field(None, description="family C only, which needs it")
     gate_rows: Literal["per_query", "last"] = "per_query"
     form: Form = Field("collapsed", description="family D: extended")
-    orthonormal: bool = Field(False, description="family B: true unless set")
+    orthonormal: bool = Field(False, description="family B, and C built on B: true unless set")
     token_gate: TokenGateSettings | None = Field(None, description="family D only")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_what_family_c_implies(cls, values: Any) -> Any:
+        """C is built on A unless `base` says B; built on B its basis is orthonormal unless said otherwise."""
+        if not isinstance(values, Mapping) or values.get("family") != "C":
+            return values
+        base = values.get("base", "A")
+        return {"base": base, "orthonormal": base == "B", **values}
 
 
 class AxesSettings(Section):
@@ -184,6 +198,19 @@ class EvalSettings(Section):
     ood_protocol: str | None = Field(description="name of a leave-one-type-out split, or null")
     ood_splits_path: str | None = None
     heuristic_mask: Literal["region", "oracle"] = "region"
+    batch_size: int = Field(16, ge=1, description="examples scored together; reproduction (inject inline, gate_rows last) scores one")
+    sst2_wording: str = Field(
+        "auto",
+        min_length=1,
+        description="how a review is asked about: auto (the tiny models' own wording for them, else plain), plain, tiny_line, tiny_chat, "
+        "or a template with {text}, whose answers are negative and positive",
+    )
+    needle_values: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
+        None,
+        min_length=4,
+        description="values that needles state, one drawn per example, beside three others of the list of as many tokens; null: "
+        "data.long_context.needle_value and three made to look like it",
+    )
 
 
 class StabilitySettings(Section):

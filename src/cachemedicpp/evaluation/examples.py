@@ -45,12 +45,12 @@ def _one(config: RunConfig, tokenizer: PreTrainedTokenizerBase, name: str, count
         inline = config.corruption.inject == "inline"
         return perplexity_examples(tokenizer, lines.items, count, longest, single_pass=inline), lines.provenance.as_dict()
     if name == SST2:
-        reviews, wording = load_reviews(data, "test", limit=count), wording_for(tokenizer, "auto")
+        reviews, wording = load_reviews(data, "test", limit=count), wording_for(tokenizer, config.eval.sst2_wording)
         examples = sentiment_examples(tokenizer, reviews.items, count, longest, wording)
         return examples, {**reviews.provenance.as_dict(), "wording": wording.name}
     seed = data.long_context.seed
     if name == NEEDLE:
-        examples = needle_examples(tokenizer, data.long_context, count, longest)
+        examples = needle_examples(tokenizer, data.long_context, count, longest, listed=config.eval.needle_values)
     else:
         examples = passkey_examples(tokenizer, count, longest, seed)
     return examples, {"kind": "generated", "source": name, "seed": seed, "items": count}

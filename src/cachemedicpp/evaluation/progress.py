@@ -17,18 +17,13 @@ from typing import Any
 from cachemedicpp.evaluation.aggregation import Cell
 from cachemedicpp.evaluation.grid import Unit
 from cachemedicpp.evaluation.outcomes import ExampleScore, example_score
-from modelwright.errors import DamagedFileError
-from modelwright.files import encode_line, read_json, read_jsonl, write_bytes, write_json
+from cachemedicpp.phases.units import ProgressFile
+from modelwright.files import encode_line, read_jsonl, write_bytes
 
-PROGRESS, EXAMPLES, METRICS, LOG = (
-    "metrics/eval_progress.json",
-    "metrics/eval_examples.jsonl",
-    "metrics/task_metrics.json",
-    "logs/eval.jsonl",
-)
-RESULT_FILES = (PROGRESS, EXAMPLES, METRICS, LOG)
+PROGRESS = ProgressFile("eval", "the progress of an evaluation", own=("repair", "records"))
+EXAMPLES, METRICS, LOG = "metrics/eval_examples.jsonl", "metrics/task_metrics.json", "logs/eval.jsonl"
+RESULT_FILES = (PROGRESS.path, EXAMPLES, METRICS, LOG)
 """What one evaluation leaves, progress first: a phase whose progress is gone starts anew."""
-_NEEDED = ("config_hash", "repair", "records", "created_utc", "elapsed_wall_sec", "total_units")
 
 
 @dataclass
@@ -52,17 +47,10 @@ class Finished:
         """The records of finished units in unit order."""
         return [self.records[unit.key] for unit in units if unit.key in self.records]
 
-
-def read_progress(folder: Path) -> dict[str, Any] | None:
-    """The progress file of a run; None when there is none. Raises DamagedFileError."""
-    path = folder / PROGRESS
-    if not path.exists():
-        return None
-    document = read_json(path)
-    missing = [name for name in _NEEDED if not isinstance(document, dict) or name not in document]
-    if missing:
-        raise DamagedFileError(path, f"it lacks {', '.join(missing)}", "the progress of an evaluation", "Start anew with --no-resume")
-    return dict(document)
+    def kept(self, units: Sequence[Unit]) -> dict[str, Any]:
+        """What the progress file says of the finished ones of `units`."""
+        records = self.in_order(units)
+        return {"completed_units": len(records), "created_utc": self.created_utc, "repair": self.repair, "records": records}
 
 
 def read_finished(folder: Path, document: Mapping[str, Any], counts: Mapping[str, int]) -> Finished:
@@ -81,16 +69,3 @@ def read_finished(folder: Path, document: Mapping[str, Any], counts: Mapping[str
         write_bytes(folder / EXAMPLES, b"".join(map(encode_line, kept)))
     scores = {key: tuple(example_score(lines[key][number]) for number in sorted(lines[key])) for key in whole}
     return Finished(document["repair"], document["created_utc"], float(document["elapsed_wall_sec"]), whole, scores)
-
-
-def write_progress(folder: Path, finished: Finished, units: Sequence[Unit], head: Mapping[str, Any], *, durable: bool = True) -> Path:
-    """Replace the progress file whole. head: run_id, config_hash, status, reason, updated_utc, elapsed_wall_sec, resumed_from.
-
-    durable: also against a power cut, which may otherwise cost the last units; a killed process costs none either way.
-    """
-    path = folder / PROGRESS
-    records = finished.in_order(units)
-    numbers = {"total_units": len(units), "completed_units": len(records)}
-    document = {"phase": "eval", **head, **numbers, "created_utc": finished.created_utc, "repair": finished.repair, "records": records}
-    write_json(path, document, durable=durable)
-    return path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cachemedicpp.config.settings import mixture_of
 from cachemedicpp.evaluation.defences import Setup
@@ -64,6 +64,13 @@ def evaluation_setup(config: RunConfig, model: PreTrainedModel, tokenizer: PreTr
         recipe_of(config, mixture_of(config), donor).corruption,
         HeuristicSettings(**config.baseline.model_dump()),
         config.eval.heuristic_mask,
-        form=None if config.repair.form == "materialised" else config.repair.form,  # the reference form never serves
+        form=served_form(config),
         inline=config.corruption.inject == "inline",
+        batch=config.eval.batch_size,
     )
+
+
+def served_form(config: RunConfig) -> Literal["collapsed", "extended"] | None:
+    """The form in which the repair is measured: as configured, None (the operator's own) for the reference form, which never serves."""
+    form = config.repair.form
+    return None if form == "materialised" else form

@@ -6,7 +6,7 @@ asked for inside the cached prefix: lengths count tokens and are capped at `eval
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Literal
@@ -45,19 +45,32 @@ class NeedlePrompt:
 
 
 def needle_examples(
-    tokenizer: PreTrainedTokenizerBase, settings: LongContextSettings, count: int, max_seq_len: int, *, values: Values = "drawn"
+    tokenizer: PreTrainedTokenizerBase,
+    settings: LongContextSettings,
+    count: int,
+    max_seq_len: int,
+    *,
+    values: Values = "drawn",
+    listed: Sequence[str] | None = None,
 ) -> list[Example]:
     """`count` examples of `needle_long_context`.
 
     The context has at most `settings.context_len` tokens, and prompt and candidate fit `max_seq_len`. The candidates are
     `settings.needle_value` and three others of the same token count. values: `drawn` states one of the four, drawn per
     example, so a model that never looks is right one time in four; `fixed` always states `needle_value`, as the original
-    does. Raises UsageError when the question and one sentence do not fit, or no equal candidates are found.
+    does. listed: in place of both, each example states one of these, drawn, beside three others of the list of as many
+    tokens. Raises UsageError when the question and one sentence do not fit, or no equal candidates are found.
     """
-    candidates = needle_candidates(tokenizer, settings, Random(f"medic-needle-{settings.seed}"))
+    alike = None if listed is None else _alike(tokenizer, settings, listed)
+    usual = needle_candidates(tokenizer, settings, Random(f"medic-needle-{settings.seed}")) if alike is None else ()
     examples = []
     for index in range(count):
-        answer = Random(f"medic-needle-{settings.seed}-{index}").randrange(CANDIDATES) if values == "drawn" else 0
+        rng = Random(f"medic-needle-{settings.seed}-{index}")
+        if alike is None:
+            candidates, answer = usual, rng.randrange(CANDIDATES) if values == "drawn" else 0
+        else:
+            stated = rng.choice(list(alike))
+            candidates, answer = (stated, *rng.sample(alike[stated], CANDIDATES - 1)), 0
         prompt = needle_prompt(tokenizer, settings, index, candidates[answer], max_seq_len)
         prefix, lead = split_ids(tokenizer, prompt.context, prompt.text)
         scored = tuple(continuation_ids(tokenizer, prompt.text, f" {candidate}") for candidate in candidates)
@@ -72,7 +85,7 @@ def needle_prompt(
     `int(position_frac * n)`, then the question. Grown sentence by sentence to the largest that fits.
     """
     rng = Random(settings.seed + index)
-    question = settings.question_template.format(needle_token=settings.needle_token)
+    question = _question(settings)
     needle = f"NEEDLE: {settings.needle_token} = {value}."
 
     def built(sentences: list[str]) -> NeedlePrompt:
@@ -105,7 +118,7 @@ def needle_candidates(tokenizer: PreTrainedTokenizerBase, settings: LongContextS
     First the original's own, where they have the length; then the value with other digits and letters in the same places.
     Raises UsageError when there are not three.
     """
-    prompt = settings.question_template.format(needle_token=settings.needle_token)
+    prompt = _question(settings)
     return _equal_candidates(tokenizer, prompt, settings.needle_value, [*_SPEC_DISTRACTORS], lambda: _respelt(rng, settings.needle_value))
 
 
@@ -129,6 +142,23 @@ def passkey_examples(tokenizer: PreTrainedTokenizerBase, count: int, max_seq_len
         cut = len(item.input_ids) - len(question)
         examples.append(Example(PASSKEY, index, index, item.input_ids[:cut], item.input_ids[cut:], scored, 0))
     return examples
+
+
+def _alike(tokenizer: PreTrainedTokenizerBase, settings: LongContextSettings, listed: Sequence[str]) -> dict[str, list[str]]:
+    """Each listed value with the others of as many ids behind the question. Raises UsageError where they are fewer than three."""
+    ids = {value: continuation_ids(tokenizer, _question(settings), f" {value}") for value in listed}
+    alike = {value: [other for other in listed if ids[other] != own and len(ids[other]) == len(own)] for value, own in ids.items()}
+    for value, others in alike.items():
+        if len(others) < CANDIDATES - 1:
+            raise UsageError(
+                f"eval.needle_values: {value!r} has {len(ids[value])} tokens with this tokenizer, and {len(others)} other values of the "
+                f"list have as many; give it at least {CANDIDATES - 1}, so that no candidate wins by being short."
+            )
+    return alike
+
+
+def _question(settings: LongContextSettings) -> str:
+    return settings.question_template.format(needle_token=settings.needle_token)
 
 
 def _equal_candidates(

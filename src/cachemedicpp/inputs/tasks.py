@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cachemedicpp.config.rules import text_slot
 from cachemedicpp.inputs.sources import Review
 from modelwright.errors import UsageError
 
@@ -63,9 +64,9 @@ class Example:
 
 @dataclass(frozen=True)
 class Wording:
-    """How a review is asked about: `question` with {text}, the end of the prompt behind it, and the two labels.
+    """How a review is asked about: what is cached, with {text} in it, the end of the prompt behind it, and the two labels.
 
-    labels: the continuation for negative and for positive.
+    opening: other braces are doubled. closing: as it is. labels: the continuation for negative and for positive.
     """
 
     name: str
@@ -85,16 +86,23 @@ WORDINGS = {wording.name: wording for wording in (PLAIN, TINY_LINE, TINY_CHAT)}
 
 
 def wording_for(tokenizer: PreTrainedTokenizerBase, name: str = "auto") -> Wording:
-    """The wording called `name`; `auto` takes the tiny models' own where the tokenizer has their label tokens, else `plain`.
+    """The wording called `name`, or the one of a template with `{text}`.
 
-    Raises UsageError for an unknown name.
+    `auto` takes the tiny models' own where the tokenizer has their label tokens, else `plain`. A template is cached up to
+    the review and leads with what stands behind it; its labels are those of `plain`, without their blank where the template
+    ends in white space. Raises UsageError for another text.
     """
     if name == "auto":
         vocabulary = tokenizer.get_vocab()
         return TINY_CHAT if all(label in vocabulary for label in TINY_CHAT.labels) else PLAIN
-    if name not in WORDINGS:
-        raise UsageError(f"The wording {name!r} is unknown; allowed are auto, {', '.join(WORDINGS)}.")
-    return WORDINGS[name]
+    if name in WORDINGS:
+        return WORDINGS[name]
+    parts = text_slot(name)
+    if parts is None:
+        raise UsageError(f"The wording {name!r} is unknown; allowed are auto, {', '.join(WORDINGS)}, or a template with {{text}} once.")
+    before, behind = parts
+    negative, positive = (label.lstrip() if name[-1].isspace() else label for label in PLAIN.labels)
+    return Wording(name, before.replace("{", "{{").replace("}", "}}") + "{text}", behind, (negative, positive))
 
 
 def perplexity_examples(

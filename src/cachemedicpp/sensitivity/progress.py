@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-from modelwright.errors import DamagedFileError
-from modelwright.files import read_json, write_json
+from cachemedicpp.phases.units import ProgressFile
 
-PROGRESS, METRICS, LOG = "metrics/stability_progress.json", "metrics/stability_metrics.json", "logs/stability.jsonl"
-RESULT_FILES = (PROGRESS, METRICS, LOG)
+PROGRESS = ProgressFile("stability", "the progress of a stability measurement", own=("settings", "curve_points", "amp_rows"))
+METRICS, LOG = "metrics/stability_metrics.json", "logs/stability.jsonl"
+RESULT_FILES = (PROGRESS.path, METRICS, LOG)
 """What one measurement leaves, progress first: a phase whose progress is gone starts anew."""
 FROM_METRICS, FALLBACK = "task_metrics.json", "default"
 """Where the name of the best heuristic came from."""
-_NEEDED = ("config_hash", "settings", "curve_points", "amp_rows", "created_utc", "elapsed_wall_sec", "total_units")
 
 
 @dataclass(frozen=True)
@@ -69,18 +67,15 @@ class Finished:
         """How many there are."""
         return len(self.points) + len(self.rows)
 
-
-def read_progress(folder: Path) -> dict[str, Any] | None:
-    """The progress file of a run; None when there is none. Raises DamagedFileError."""
-    path = folder / PROGRESS
-    if not path.exists():
-        return None
-    document = read_json(path)
-    missing = [name for name in _NEEDED if not isinstance(document, dict) or name not in document]
-    if missing:
-        lacks = f"it lacks {', '.join(missing)}"
-        raise DamagedFileError(path, lacks, "the progress of a stability measurement", "Start anew with --no-resume")
-    return dict(document)
+    def kept(self, inputs: Inputs) -> dict[str, Any]:
+        """What the progress file says of them, as measured with `inputs`."""
+        return {
+            "completed_units": self.units,
+            "created_utc": self.created_utc,
+            "curve_points": list(self.points.values()),
+            "amp_rows": list(self.rows.values()),
+            "settings": inputs.as_dict(),
+        }
 
 
 def read_finished(document: Mapping[str, Any], deltas: Sequence[float], layers: Sequence[int]) -> Finished:
@@ -93,28 +88,6 @@ def read_finished(document: Mapping[str, Any], deltas: Sequence[float], layers: 
         {delta: points[delta] for delta in deltas if delta in points},
         {layer: rows[layer] for layer in layers if layer in rows},
     )
-
-
-def write_progress(
-    folder: Path, finished: Finished, inputs: Inputs, total_units: int, head: Mapping[str, Any], *, durable: bool = True
-) -> Path:
-    """Replace the progress file whole. head: run_id, config_hash, status, reason, updated_utc, elapsed_wall_sec, resumed_from.
-
-    durable: also against a power cut, which may otherwise cost the last units; a killed process costs none either way.
-    """
-    document = {
-        "phase": "stability",
-        **head,
-        "total_units": total_units,
-        "completed_units": finished.units,
-        "created_utc": finished.created_utc,
-        "curve_points": list(finished.points.values()),
-        "amp_rows": list(finished.rows.values()),
-        "settings": inputs.as_dict(),
-    }
-    path = folder / PROGRESS
-    write_json(path, document, durable=durable)
-    return path
 
 
 def _identity(checkpoint: Any) -> tuple[Any, Any] | None:

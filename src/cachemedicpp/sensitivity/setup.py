@@ -53,6 +53,7 @@ def plain_attention(config: RunConfig) -> RunConfig:
 
 def stability_setup(config: RunConfig, model: PreTrainedModel, heuristic: str) -> StabilitySetup:
     """The setup of a run configuration. heuristic: of the second curve."""
+    from cachemedicpp.evaluation.setup import served_form
     from cachemedicpp.faults.events import Axes
     from cachemedicpp.repair.heuristics import HeuristicSettings
     from cachemedicpp.repair.operator import layout_of
@@ -69,7 +70,7 @@ def stability_setup(config: RunConfig, model: PreTrainedModel, heuristic: str) -
         axes=Axes(time_mode=stability.time_mode, N_recent=stability.N_recent, window=stability.window),
         heuristic=heuristic,
         heuristics=HeuristicSettings(**config.baseline.model_dump()),
-        form=None if config.repair.form == "materialised" else config.repair.form,  # the reference form never serves
+        form=served_form(config),
         inline=config.corruption.inject == "inline",
     )
 
