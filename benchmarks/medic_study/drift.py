@@ -1,8 +1,8 @@
-"""How far a small disturbance of the cache moves the next token, with the repair and without: the drift itself, and the part of it
-that answers the disturbance.
+"""How far a small disturbance of the cache moves the next token, with the repair and without: the drift that the gates read, and the
+response alone.
 
-The gates read the drift from the clean, undefended logits. A repair changes those logits without any disturbance too, so most
-of its drift stands at a norm of 0 already; the response is what comes on top of that.
+The drift is taken from the clean, undefended logits, so it holds what the repair does to an undamaged cache. The response is
+taken from the same curve's own undisturbed logits.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def drift_rows(arm: str, runs: Sequence[Reading]) -> list[dict[str, Any]]:
     rows = []
     for delta in sorted(set.intersection(*(set(run.drift[NO_DEFENCE]) & set(run.drift[REPAIR]) for run in runs)) - {0.0}):
         held = {curve: [run.drift[curve][delta] for run in runs if delta in run.drift[curve]] for curve in CURVES}
-        responses = {curve: [drift.excess for drift in drifts] for curve, drifts in held.items()}
+        responses = {curve: [drift.response for drift in drifts] for curve, drifts in held.items()}
         if any(value is None for curve in (NO_DEFENCE, REPAIR) for value in responses[curve]):
             continue
         effect = paired_difference(responses[REPAIR], responses[NO_DEFENCE])

@@ -72,7 +72,7 @@ def drift_lines(rows: Sequence[Result]) -> Iterator[str]:
     if not rows:
         return
     yield "Drift of the next-token logits from the clean, undefended ones when the cache is disturbed by a small amount, mean over seeds."
-    yield "*Response* is the drift beyond that without any disturbance: a repair moves the logits of an undamaged cache too."
+    yield "*Response* is taken from the same curve's own undisturbed logits: a repair moves those of an undamaged cache too."
     yield ""
     yield "| model | repair | norm | drift undefended | drift repaired | response undefended | response repaired | repaired − undefended |"
     yield "|---|---|---|---|---|---|---|---|"

@@ -24,10 +24,14 @@ FIGURES = (SCORES, PARETO, SENSITIVITY)
 
 @dataclass(frozen=True)
 class Drift:
-    """A sensitivity: the mean logit drift at a norm, and the part of it beyond the drift at norm 0."""
+    """A sensitivity: the mean logit drift at a norm from the clean undefended logits, and from the curve's own undisturbed ones.
+
+    Only `response` answers the disturbance: a repair has moved the undisturbed logits too, and two drifts of different
+    directions do not add, so a difference of values is no response either.
+    """
 
     value: float
-    excess: float | None
+    response: float | None
 
 
 @dataclass(frozen=True)
@@ -119,5 +123,5 @@ def _drifts(results: RunResults, stored: str) -> dict[float, Drift]:
     for point in results.sensitivity:
         held = point.get(stored)
         if held is not None and held["value"] is not None:
-            found[float(point["delta_norm"])] = Drift(held["value"], held["excess"])
+            found[float(point["delta_norm"])] = Drift(held["value"], held.get("response"))
     return found
