@@ -28,6 +28,8 @@ ARMS = {
 }
 """What a run's name begins with, and what that repair is."""
 CONTROL = "control_clean"
+PEERS = {"control": CONTROL, "A": "main_contr"}
+"""Other repairs that one is compared with, seed by seed, and the arm that holds each."""
 Place = tuple[str, str, float]
 """(task, corruption type, epsilon); the clean cell has type `none` and epsilon 0."""
 
@@ -101,28 +103,44 @@ def compare(runs: Iterable[StudyRun]) -> list[dict[str, Any]]:
         by_model.setdefault(run.model, []).append(run)
     for model, own in by_model.items():
         harmed = harmed_places(own)
-        control = {run.seed: run for run in own if run.arm == CONTROL}
+        peers = {word: {run.seed: run for run in own if run.arm == arm} for word, arm in PEERS.items()}
         for arm in ARMS:
             chosen = sorted((run for run in own if run.arm == arm), key=lambda run: run.seed)
             if chosen:
-                found.append(compare_arm(model, arm, chosen, control, harmed))
+                found.append(compare_arm(model, arm, chosen, peers, harmed))
     return found
 
 
 def harmed_places(runs: Sequence[StudyRun]) -> list[Place]:
-    """The cells in which every run's undefended model was harmed, in the order of the grid."""
-    return [place for place in runs[0].cells[NO_DEFENCE] if all(place in run.harmed for run in runs)]
+    """The cells in which every run's undefended model was harmed, in the order of the grid; the same damage counts once.
+
+    A type that has reached its full strength does the same at every larger epsilon. Such a cell repeats an earlier one, score by
+    score, and would be counted twice.
+    """
+    kept: list[Place] = []
+    for place in runs[0].cells[NO_DEFENCE]:
+        same_kind = [other for other in kept if other[:2] == place[:2]]
+        if all(place in run.harmed for run in runs) and not any(_same_damage(runs, place, other) for other in same_kind):
+            kept.append(place)
+    return kept
 
 
-def compare_arm(model: str, arm: str, runs: Sequence[StudyRun], control: Mapping[int, StudyRun], harmed: Sequence[Place]) -> dict[str, Any]:
-    """One arm of one model; `control` by seed, compared where every seed has one."""
+def _same_damage(runs: Sequence[StudyRun], place: Place, other: Place) -> bool:
+    return all(np.array_equal(run.cells[NO_DEFENCE][place].above, run.cells[NO_DEFENCE][other].above) for run in runs)
+
+
+def compare_arm(
+    model: str, arm: str, runs: Sequence[StudyRun], peers: Mapping[str, Mapping[int, StudyRun]], harmed: Sequence[Place]
+) -> dict[str, Any]:
+    """One arm of one model. peers: the runs of `PEERS` by seed; a peer is compared with where every seed has one."""
     tasks = list(dict.fromkeys(place[0] for place in runs[0].cells[REPAIR]))
     rivals: dict[str, list[tuple[StudyRun, str]]] = {
         "no defence": [(run, NO_DEFENCE) for run in runs],
         "best heuristic": [(run, run.best_heuristic) for run in runs],
     }
-    if arm != CONTROL and all(run.seed in control for run in runs):
-        rivals["control"] = [(control[run.seed], REPAIR) for run in runs]
+    for word, by_seed in peers.items():
+        if PEERS[word] != arm and all(run.seed in by_seed for run in runs):
+            rivals[word] = [(by_seed[run.seed], REPAIR) for run in runs]
     ours = [(run, REPAIR) for run in runs]
     pooled, cells = [], []
     for rival, theirs in rivals.items():

@@ -8,6 +8,7 @@ from typing import Any
 from cachemedicpp.evaluation.outcomes import PERPLEXITY_TASKS
 
 Result = Mapping[str, Any]
+RIVALS = {"no defence": "no defence", "best heuristic": "the best heuristic", "control": "the control", "A": "A"}
 TASKS = {"wikitext2_ppl": "text, nats per token", "sst2_prompted": "sentiment, points", "needle_long_context": "needle, points"}
 
 
@@ -27,8 +28,9 @@ def model_lines(model: str, entries: Sequence[Result]) -> Iterator[str]:
     yield f"**`{model}`**, seeds {seeds}. Gain of each repair over each rival, mean over the cells that harm the undefended model in"
     yield "every run:"
     yield ""
-    yield "| repair | measured on | cells | harm undone | over no defence | over the best heuristic | over the control | on clean caches |"
-    yield "|---|---|---|---|---|---|---|---|"
+    head = ("repair", "measured on", "cells", "harm undone", *(f"over {rival}" for rival in RIVALS.values()), "on clean caches")
+    yield f"| {' | '.join(head)} |"
+    yield f"|{'---|' * len(head)}"
     for entry in entries:
         harm = {row["task"]: row for row in entry["harm"]}
         for task in TASKS:
@@ -37,7 +39,7 @@ def model_lines(model: str, entries: Sequence[Result]) -> Iterator[str]:
                 continue
             own = harm.get(task)
             rivals = {row["rival"]: row for row in entry["pooled"] if row["task"] == task}
-            gains = [gain(rivals.get(rival), task) for rival in ("no defence", "best heuristic", "control")]
+            gains = [gain(rivals.get(rival), task) for rival in RIVALS]
             undone = f"{100 * own['undone']:.0f} %" if own else "–"
             cells = own["cells"] if own else "none harmed"
             yield f"| {entry['repair']} | {TASKS[task]} | {cells} | {undone} | {' | '.join(gains)} | {gain(clean, task)} |"
@@ -102,5 +104,5 @@ def gate_lines(result: Result) -> Iterator[str]:
                 yield f"| | {row['what']} | {shown} | {len(row['values'])} | {row['side']} {row['limit']:g} | {row['verdict']} |"
     yield ""
     for line in result["left_out"]:
-        yield f"- Left out of the gates: {line}"
+        yield f"- Left out: {line}"
     yield ""

@@ -55,6 +55,20 @@ def gates_of(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
     return gates_document(decide_gates(chosen[FIRST], chosen[HELD_OUT], chosen[SECOND])), left_out
 
 
+def complete_arms(entries: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The arms that were evaluated with every seed of their model, and one sentence per arm that was not."""
+    seeds = {entry["model"]: 0 for entry in entries}
+    for entry in entries:
+        seeds[entry["model"]] = max(seeds[entry["model"]], len(entry["seeds"]))
+    whole = [entry for entry in entries if len(entry["seeds"]) == seeds[entry["model"]]]
+    rest = [
+        f"{entry['model']}, {entry['repair']}: {len(entry['seeds'])} of {seeds[entry['model']]} seeds are evaluated"
+        for entry in entries
+        if len(entry["seeds"]) < seeds[entry["model"]]
+    ]
+    return whole, rest
+
+
 def drift_of(folder: Path, sweeps: Sequence[str]) -> list[dict[str, Any]]:
     """The drift of every arm whose stability was measured, sweep by sweep."""
     arms = [read_measured((folder / name).glob("*_seed*")) for name in sweeps]
@@ -87,14 +101,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         runs = read_study(given.folder / name for name in sweeps)
         gates, left_out = gates_of(given.folder)
+        entries, unfinished = complete_arms(compare(runs))
         write_result(
             given.out,
             benchmark="medic_study",
             settings={"sweeps": sweeps, **settings_of(given.folder)},
-            results=compare(runs),
+            results=entries,
             drift=drift_of(given.folder, sweeps),
             gates=gates,
-            left_out=left_out,
+            left_out=[*left_out, *unfinished],
         )
     except ModelwrightError as error:
         print(error, file=sys.stderr)

@@ -10,6 +10,7 @@ from benchmarks.medic_study.collect import ARMS, CONTROL, Place, StudyRun, arm_o
 from benchmarks.medic_study.drift import drift_rows
 from benchmarks.medic_study.effects import Scores, difference, mean_effect
 from benchmarks.medic_study.page import drift_lines, page
+from benchmarks.medic_study.run import complete_arms
 
 from cachemedicpp.paper.gate_readings import Drift, Reading
 from modelwright.errors import MissingFileError, UsageError
@@ -75,7 +76,7 @@ def test_each_arm_meets_no_defence_the_best_heuristic_and_the_control() -> None:
     ours, control = compare(runs)
     assert [row["rival"] for row in ours["pooled"]] == ["no defence", "best heuristic", "control"]
     assert all(row["estimate"] == 0.5 for row in ours["pooled"])
-    assert [row["rival"] for row in control["pooled"]] == ["no defence", "best heuristic"]
+    assert [row["rival"] for row in control["pooled"]] == ["no defence", "best heuristic", "A"]
     assert ours["harm"] == [{"task": TASK, "harm": 1.0, "left": 0.5, "undone": 0.5, "cells": 1}]
     assert ours["clean"][0]["estimate"] == -0.25
     assert {(cell["type"], cell["epsilon"]) for cell in ours["cells"]} == {("gaussian", 1.0)}
@@ -88,6 +89,28 @@ def test_a_cell_counts_only_when_every_run_is_harmed_there() -> None:
     spared = StudyRun(runs[1].arm, runs[1].model, 2, "smoothing", runs[1].cells, frozenset())
     assert harmed_places([runs[0], spared]) == []
     assert compare([runs[0], spared])[0]["pooled"] == []
+
+
+def test_damage_at_full_strength_counts_once() -> None:
+    stronger: Place = (TASK, "gaussian", 2.0)
+    damaged, whole = answers(0, 0, 0, 0), answers(1, 1, 1, 1)
+    runs = []
+    for seed in (1, 2):
+        run = made_run("main_contr", seed, whole, damaged, whole)
+        cells = {name: {**held, stronger: held[HARMED]} for name, held in run.cells.items()}
+        runs.append(StudyRun(run.arm, run.model, seed, "smoothing", cells, frozenset({HARMED, stronger})))
+    assert harmed_places(runs) == [HARMED]
+    cells = {name: {**held, stronger: answers(0, 0, 1, 0)} for name, held in runs[0].cells.items()}
+    other = StudyRun("main_contr", "a-model", 1, "smoothing", cells, frozenset({HARMED, stronger}))
+    assert harmed_places([other, runs[1]]) == [HARMED, stronger]
+
+
+def test_an_arm_without_all_seeds_is_named_and_left_out() -> None:
+    entries = [{"model": "a", "repair": name, "seeds": list(range(count))} for name, count in (("A", 5), ("D", 1))]
+    entries.append({"model": "b", "repair": "D", "seeds": [1]})
+    whole, rest = complete_arms(entries)
+    assert [(entry["model"], entry["repair"]) for entry in whole] == [("a", "A"), ("b", "D")]
+    assert rest == ["a, D: 1 of 5 seeds are evaluated"]
 
 
 def test_runs_are_sorted_into_arms_by_name_and_an_empty_folder_is_named(tmp_path: Path) -> None:
@@ -121,6 +144,6 @@ def test_page_shows_gains_in_bold_only_when_decided() -> None:
     damaged, whole = answers(0, 0, 0, 0), answers(1, 1, 1, 1)
     runs = [made_run("main_contr", seed, whole, damaged, whole) for seed in (1, 2)]
     text = "\n".join(page({"results": compare(runs), "drift": [], "gates": [], "left_out": ["tiny_5m/x: torn"]}))
-    assert "| A | needle, points | 1 | 100 % | **+100.0 [+100.0, +100.0]** | **+100.0 [+100.0, +100.0]** | – | +0.0 [+0.0, +0.0] |" in text
+    assert "| A | needle, points | 1 | 100 % | **+100.0 [+100.0, +100.0]** | **+100.0 [+100.0, +100.0]** | – | – | +0.0 [+0.0, +0.0] |" in text
     assert "| A | 1 / 0 / 0 |" in text
-    assert "Left out of the gates: tiny_5m/x: torn" in text
+    assert "Left out: tiny_5m/x: torn" in text

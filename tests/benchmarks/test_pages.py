@@ -191,7 +191,7 @@ def page(tmp_path: Path) -> str:
         "| 4,096 | collapsed A | 0.412 | 1.05 | 768 | 40 |",
         "- acceptance 16: collapsed A / plain (small) 1.05, at most 1.3: met",
         "Target for batches: at least 4 times: **missed**.",
-        "| A | sentiment, points | 1 | 50 % | **+25.0 [+10.0, +40.0]** | – | – | +0.0 [-10.0, +10.0] |",
+        "| A | sentiment, points | 1 | 50 % | **+25.0 [+10.0, +40.0]** | – | – | – | +0.0 [-10.0, +10.0] |",
         "| | clean rise | 1.25 [0.5, 2] % | 2 | at most 1.5 | undecided |",
     ],
 )
