@@ -17,13 +17,14 @@ from cachemedicpp.evaluation.bootstrap import paired_difference
 from cachemedicpp.evaluation.grid import NO_DEFENCE, REPAIR
 from cachemedicpp.paper.data import BEST
 from cachemedicpp.paper.gate_readings import Reading, read_runs
+from cachemedicpp.paper.gate_rules import MIN_SEEDS
 from modelwright.errors import MissingFileError
 
 CURVES = (NO_DEFENCE, BEST, REPAIR)
 
 
 def read_measured(folders: Iterable[Path]) -> dict[str, list[Reading]]:
-    """The runs whose stability was measured, by arm; the others are left out."""
+    """The runs whose stability was measured, by arm; arms with fewer than `MIN_SEEDS` of them are left out."""
     found: dict[str, list[Reading]] = {}
     for folder in sorted(folders):
         arm = arm_of(folder.name)
@@ -33,7 +34,7 @@ def read_measured(folders: Iterable[Path]) -> dict[str, list[Reading]]:
             found.setdefault(arm, []).extend(read_runs([folder]))
         except MissingFileError:
             continue
-    return found
+    return {arm: runs for arm, runs in found.items() if len(runs) >= MIN_SEEDS}
 
 
 def drift_rows(arm: str, runs: Sequence[Reading]) -> list[dict[str, Any]]:
