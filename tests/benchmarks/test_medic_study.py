@@ -144,6 +144,7 @@ def test_page_shows_gains_in_bold_only_when_decided() -> None:
     damaged, whole = answers(0, 0, 0, 0), answers(1, 1, 1, 1)
     runs = [made_run("main_contr", seed, whole, damaged, whole) for seed in (1, 2)]
     text = "\n".join(page({"results": compare(runs), "drift": [], "gates": [], "left_out": ["tiny_5m/x: torn"]}))
-    assert "| A | needle, points | 1 | 100 % | **+100.0 [+100.0, +100.0]** | **+100.0 [+100.0, +100.0]** | – | – | +0.0 [+0.0, +0.0] |" in text
+    whole_gain = "**+100.0 [+100.0, +100.0]**"
+    assert f"| A | needle, points | 1 | 100 % | {whole_gain} | {whole_gain} | – | – | +0.0 [+0.0, +0.0] |" in text
     assert "| A | 1 / 0 / 0 |" in text
     assert "Left out: tiny_5m/x: torn" in text
