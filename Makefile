@@ -56,6 +56,7 @@ bench: $(VENV)/.dev
 	-$(BIN)/python -m benchmarks.steptime.run
 	$(BIN)/python -m benchmarks.memory.run --quick
 	-$(BIN)/python -m benchmarks.medic_decode.run --quick
+	-$(BIN)/python -m benchmarks.medic_eval.run
 	$(BIN)/python -m benchmarks.context.run --model modelwright/tiny-1.5m --schedule 1024,2048 --steps 8,16,40 --out benchmarks/context/result-laptop.json
 	$(BIN)/python -m benchmarks.pages
 
