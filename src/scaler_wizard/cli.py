@@ -24,42 +24,58 @@ if TYPE_CHECKING:
 
 EXTRA = "training"
 EXIT_ABORTED = 7
+LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "tokenizers")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code (the table stands at the end of --help)."""
     words = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in words
+    seen: list[str] = []
     try:
-        with sigterm_interrupts():
+        with signals_interrupt(seen):
             return run(parse(words), words)
     except SystemExit as stop:  # argparse after --help
         return int(stop.code or 0)
-    except ModelwrightError as error:
-        return _fail(str(error), error.exit_code, as_json=as_json)
-    except ModuleNotFoundError as error:
-        if str(error.name).partition(".")[0] not in ("torch", "transformers", "peft", "accelerate", "datasets", "tokenizers"):
-            raise
-        return _fail(f"The package {error.name} is not installed; install modelwright[{EXTRA}] to do this.", 2, as_json=as_json)
-    except KeyboardInterrupt as interrupt:  # once a run has begun, signals are requests to it and its result is returned
-        return _fail(f"Interrupted by {str(interrupt) or 'SIGINT'} before a run began: none was started.", EXIT_ABORTED, as_json=as_json)
+    except BaseException as error:
+        if seen or isinstance(error, KeyboardInterrupt):  # once a run has begun, signals are requests to it and its result is returned
+            name = seen[0] if seen else "SIGINT"
+            return _fail(f"Interrupted by {name} before a run began: none was started.", EXIT_ABORTED, as_json=as_json)
+        if isinstance(error, ModelwrightError):
+            return _fail(str(error), error.exit_code, as_json=as_json)
+        if isinstance(error, ModuleNotFoundError) and str(error.name).partition(".")[0] in LIBRARIES:
+            return _fail(f"The package {error.name} is not installed; install modelwright[{EXTRA}] to do this.", 2, as_json=as_json)
+        raise
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGINT or SIGTERM before a run began.
+
+    A class of its own, because CPython remembers a plain KeyboardInterrupt that passes through `exec` or `eval`, as it may while
+    modules are imported, and then ends the process by SIGINT instead of its exit code, whoever caught it.
+    """
 
 
 @contextmanager
-def sigterm_interrupts() -> Iterator[None]:
-    """Within the block SIGTERM raises KeyboardInterrupt, as SIGINT does. Other threads than the main one may not ask for that."""
+def signals_interrupt(seen: list[str]) -> Iterator[None]:
+    """Within the block SIGINT and SIGTERM raise Interrupted, and their names join `seen`: what is being imported may turn the
+    exception into another one. An ignored SIGINT stays ignored; only the main thread may ask for any of this.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt("SIGTERM")
+        seen.append(signal.Signals(number).name)
+        raise Interrupted(seen[-1])
 
-    former = signal.signal(signal.SIGTERM, interrupt)
+    numbers = [signal.SIGTERM, *([signal.SIGINT] if signal.getsignal(signal.SIGINT) is signal.default_int_handler else [])]
+    former = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, former if former is not None else signal.SIG_DFL)
+        for number, handler in former.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
 
 def run(arguments: Arguments, argv: Sequence[str]) -> int:
