@@ -224,7 +224,8 @@ def medic_eval(result: Result) -> Lines:
         yield f"- {way}: {ratio:.2f} times the original's scheme over all tasks"
     ratio, target = list(result["ratios"].values())[-1], result["target"]
     yield ""
-    yield f"Target for batches: at least {target:g} times: {verdict(ratio >= target)}."
+    rounds = result["settings"].get("rounds", "–")
+    yield f"Target for batches: at least {target:g} times: {verdict(ratio >= target)}. Timed rounds: {rounds}."
 
 
 BENCHMARKS = (
