@@ -88,7 +88,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=1, help="sequences in the layer's cache")
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=40, help="steps of each way and length")
-    parser.add_argument("--model", default="modelwright/tiny-1.5m", help="a packaged model, or a model folder")
+    parser.add_argument("--model", default="modelwright/tiny-5m", help="a packaged model, or a model folder")
     parser.add_argument("--context", type=int, default=2048, help="tokens in the model's cache")
     parser.add_argument("--tokens", type=int, help="decoded tokens in a block")
     parser.add_argument("--blocks", type=int, help="blocks with the repair on and off")
