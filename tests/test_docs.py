@@ -87,7 +87,7 @@ def _modules(package: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("room", ["modelwright", "scaler_wizard", "cachemedicpp"])
+@pytest.mark.parametrize("room", ["modelwright", "scaler_wizard", "cachemedicpp", "macprovider"])
 def test_the_architecture_lists_exactly_the_modules_that_exist(room: str) -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     heading = next(line for line in text.splitlines() if line.startswith("## ") and f"`src/{room}/`" in line)

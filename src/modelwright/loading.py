@@ -26,7 +26,8 @@ TINY_PREFIX = "modelwright/tiny-"
 DTYPES = ("float32", "bfloat16", "float16")
 QUANTISATIONS = ("nf4", "int8")
 _PICKLED_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt")
-_HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "vocab.txt", "merges.txt")
+HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "vocab.txt", "merges.txt")
+"""What is fetched of a hub repository; nothing else in it is ever read."""
 # Model types whose plain `config.json` may lack `architectures`; with that key present, the key decides.
 _CAUSAL_TYPES_TEXT = """
     bloom cohere cohere2 deepseek_v2 deepseek_v3 falcon gemma gemma2 gemma3_text gpt2 gpt_bigcode gpt_neo
@@ -139,7 +140,7 @@ def materialise(source: ModelSource) -> Path:
 
     try:
         folder = Path(
-            snapshot_download(source.name, revision=source.revision, allow_patterns=list(_HUB_FILES), local_files_only=source.offline)
+            snapshot_download(source.name, revision=source.revision, allow_patterns=list(HUB_FILES), local_files_only=source.offline)
         )
     except Exception as error:  # the hub client has no common base class for its network, cache and permission errors
         raise LoadError(_not_fetched(source, f"{type(error).__name__}: {_first_line(error)}")) from error

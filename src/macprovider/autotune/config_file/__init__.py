@@ -1,0 +1,1 @@
+"""The settings file that `--apply` edits, line by line."""

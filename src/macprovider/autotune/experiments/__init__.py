@@ -1,0 +1,1 @@
+"""The method tested on itself: OQ-A to OQ-E."""

@@ -1,0 +1,1 @@
+"""Providers that run on this machine already: found, drained, put back."""

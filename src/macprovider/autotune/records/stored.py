@@ -1,0 +1,108 @@
+"""What is answered without starting anything: the stored report, whether it is stale, the plan, and the record of wrong arguments."""
+
+from __future__ import annotations
+
+import sys
+import uuid
+
+import apsw
+
+from macprovider.autotune.arguments import WrongArguments
+from macprovider.autotune.options import Options
+from macprovider.autotune.outcome import EXIT_CODES, EXIT_STALE, SetupError
+from macprovider.autotune.plan import describe
+from macprovider.autotune.records import history, report
+from macprovider.autotune.records.database import TuningDatabase
+from macprovider.autotune.records.machine import this_machine
+from macprovider.autotune.records.recommendation import document
+from macprovider.autotune.run import as_json
+from macprovider.weights.candidates import weight_footprint
+
+LAST_LINE = "exit_reason=config_error"
+
+
+def dry_run(options: Options) -> int:
+    """Print the plan."""
+    for warning in options.warnings:
+        print(warning, file=sys.stderr)
+    footprints = [weight_footprint(model) for model in options.candidate_models]
+    print(describe(options, [None if footprint is None else footprint / 1e9 for footprint in footprints]))
+    return 0
+
+
+def report_only(options: Options) -> int:
+    """Print the newest stored run. Raises SetupError without a database or a run."""
+    database = _existing(options)
+    try:
+        newest = history.newest(database.runs())
+        if newest is None:
+            raise SetupError(f"--report-only: {options.db_path} holds no run yet. Run `macprovider-cli autotune` first.")
+        told = document(newest, database.trials(newest["run_id"]), options.db_path)
+    finally:
+        database.close()
+    print(report.block(told))
+    if options.json:
+        print(as_json(told))
+    return 0
+
+
+def check_stale(options: Options) -> int:
+    """Compare the machine of the newest recommendation with this one; 1 when something changed."""
+    database = _existing(options)
+    try:
+        run = next((run for run in database.runs() if run["recommendation_json"] is not None), None)
+    finally:
+        database.close()
+    if run is None:
+        raise SetupError(f"--check-stale: {options.db_path} holds no recommendation yet. Run `macprovider-cli autotune` first.")
+    changed = history.changes(run, this_machine(run["engine"]))
+    if not changed:
+        print(f"The recommendation of {run['started_at_utc']} still stands: program, system and hardware are the same.")
+        return 0
+    print(f"The recommendation of {run['started_at_utc']} is stale; tune again with `macprovider-cli autotune`:")
+    print("\n".join(f"  {sentence}" for sentence in changed))
+    return EXIT_STALE
+
+
+def refused(error: WrongArguments) -> int:
+    """Tell every fault and, where the database can be opened, keep one finished row that says so."""
+    print(error, file=sys.stderr)
+    if not any(error.switches[name] for name in ("dry_run", "report_only", "check_stale")):
+        try:
+            _record(error)
+        except SetupError as unusable:
+            print(unusable, file=sys.stderr)
+    print(LAST_LINE, file=sys.stderr)
+    return EXIT_CODES["config_error"]
+
+
+def unusable(error: SetupError) -> int:
+    """Tell why the run cannot begin."""
+    print(error, file=sys.stderr)
+    print(LAST_LINE, file=sys.stderr)
+    return EXIT_CODES["config_error"]
+
+
+def _record(error: WrongArguments) -> None:
+    database = TuningDatabase(error.db_path)
+    try:
+        run_id = str(uuid.uuid4())
+        database.begin_run(run_id, error.inputs, this_machine(None), exit_reason="config_error", ended=True)
+        if error.switches["json"]:
+            print(as_json(document(database.run(run_id), [], error.db_path)), flush=True)
+    finally:
+        database.close()
+
+
+def _existing(options: Options) -> TuningDatabase:
+    if not options.db_path.is_file():
+        raise SetupError(f"--db-path: {options.db_path} does not exist. Run `macprovider-cli autotune` first, or name the right file.")
+    database = TuningDatabase(options.db_path, readonly=True)
+    try:
+        database.runs()
+    except apsw.Error as error:
+        database.close()
+        raise SetupError(
+            f"--db-path: {options.db_path} holds no run that can be read ({error}). Run `macprovider-cli autotune` first."
+        ) from error
+    return database

@@ -1,0 +1,1 @@
+"""The engine inside the server's own process: any decoder model of transformers."""

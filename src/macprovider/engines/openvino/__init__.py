@@ -1,0 +1,1 @@
+"""OpenVINO GenAI in the server's own process."""

@@ -1,0 +1,1 @@
+"""The HTTP surface: OpenAI's interface over one engine."""

@@ -1,0 +1,59 @@
+"""Answers in JSON of a schema, from a model that would never write any."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from helpers.engine_listener import ask, engine_settings
+from macprovider.engines.base import EngineError, Sampling
+from macprovider.engines.embedded.engine import TransformersEngine
+from modelwright.loading import load_tokenizer, resolve_tokenizer
+from modelwright.tiny import tiny_model_path
+
+FOLDER = Path(tiny_model_path("modelwright/tiny-0.4m"))
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 12},
+        "age": {"type": "integer", "minimum": 0, "maximum": 150},
+        "kind": {"enum": ["cat", "dog"]},
+        "tags": {"type": "array", "items": {"type": "boolean"}, "minItems": 1, "maxItems": 3},
+    },
+    "required": ["name", "age", "kind", "tags"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[TransformersEngine]:
+    made = TransformersEngine(engine_settings(FOLDER, max_batch=3))
+    assert "json_schema" in made.load().features
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_the_text_is_json_of_the_schema(engine: TransformersEngine, temperature: float) -> None:
+    tokenizer = load_tokenizer(resolve_tokenizer(str(FOLDER)))
+    prompt = tokenizer("def main():\n    return ")["input_ids"]
+    free = ask(engine, prompt, 40)
+    answers = [ask(engine, prompt, 150, Sampling(temperature=temperature, seed=seed), json_schema=json.dumps(SCHEMA)) for seed in range(3)]
+    for answer in answers:
+        assert answer.wait().reason == "stop", answer.error
+        jsonschema.validate(json.loads(tokenizer.decode(answer.ids)), SCHEMA)
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(tokenizer.decode(free.wait().ids))
+
+
+@pytest.mark.parametrize(
+    ("schema", "word"),
+    [("{not json", "not JSON"), ('{"type": "nothing"}', "cannot be used"), ('{"not": {"type": "string"}}', "cannot be used")],
+)
+def test_a_schema_that_cannot_be_used_is_refused_at_once(engine: TransformersEngine, schema: str, word: str) -> None:
+    with pytest.raises(EngineError, match=word):
+        ask(engine, [5, 6], 10, json_schema=schema)
