@@ -18,6 +18,7 @@ from typing import Any
 from benchmarks.medic_faults.page import page as medic_faults
 from benchmarks.medic_quant.page import page as medic_quant
 from benchmarks.medic_study.page import page as medic_study
+from benchmarks.serve_common.page import engine_page, http_page, peers_page
 
 from modelwright.errors import ModelwrightError
 from modelwright.files import read_json, write_text
@@ -342,6 +343,38 @@ BENCHMARKS = (
         "recomputation, and family D with and without a checksum of its own. [What it means](medic.md).",
         medic_faults,
         ("Faults are made in software, one at a time; how often real memory fails, and in which pattern, is not measured here.",),
+    ),
+    Benchmark(
+        "How fast the transformers engine decodes",
+        "serve_engine",
+        "python -m benchmarks.serve_engine.run",
+        "The engine that `macprovider-cli serve` embeds, without HTTP: `modelwright/tiny-5m` decodes over filled caches, unquantised, "
+        "with 8 and with 4 bits, and the library's own `generate` beside it, in turns on one thread.",
+        engine_page,
+        (
+            "Unquantised is float32 on a processor.",
+            "A model of 5 M parameters: most of a token's time goes into calls; that favours batches and hides what reading costs.",
+        ),
+    ),
+    Benchmark(
+        "What HTTP costs over the bare engine",
+        "serve_http",
+        "python -m benchmarks.serve_http.run",
+        "The same prompts on the same random-weight model: streaming clients of our server, and the engine alone in a process of its own.",
+        http_page,
+        ("Clients run in another process on the same machine; their own time is not in the processor seconds, but takes from the clock.",),
+    ),
+    Benchmark(
+        "Our server beside others",
+        "serve_peers",
+        "python -m benchmarks.serve_peers.run",
+        "The same random-weight Llama, prompts and streaming clients against every server in turn, one thread each. Memory is the largest "
+        "resident set of a server and its children.",
+        peers_page,
+        (
+            "llama-server serves 8-bit weights, the others float32: its speed is partly that of smaller weights.",
+            "Random weights: answers are nonsense of full length, and nothing is said about quality here.",
+        ),
     ),
 )
 

@@ -87,9 +87,10 @@ class _bare:
         return self.process
 
     def __exit__(self, *error: object) -> None:
-        assert self.process.stdin is not None
+        assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.close()
         self.process.wait(60)
+        self.process.stdout.close()
 
 
 def _asked(bare: subprocess.Popen[str], seed: int) -> dict[str, Any]:

@@ -197,4 +197,4 @@ def page(tmp_path: Path) -> str:
 )
 def test_a_result_is_shown(page: str, words: str) -> None:
     assert words in page
-    assert page.count("Not measured yet.") == len(BENCHMARKS) - len(SAMPLES), "two pages are tested beside their benchmarks"
+    assert page.count("Not measured yet.") == len(BENCHMARKS) - len(SAMPLES), "the pages of four benchmarks are tested beside them"
