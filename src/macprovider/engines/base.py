@@ -162,3 +162,10 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Cancel everything and free what is held; harmless when called twice."""
+
+
+def fault_of(engine: Engine) -> str:
+    """Why the engine can answer nothing any more, one sentence, "" while it can. Only an engine whose work another process does has
+    such a state: its attribute `fault`.
+    """
+    return str(getattr(engine, "fault", ""))

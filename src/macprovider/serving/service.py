@@ -10,7 +10,7 @@ from typing import Any
 from unicodedata import normalize
 
 from macprovider.codec import Codec
-from macprovider.engines.base import Engine, EngineFacts
+from macprovider.engines.base import Engine, EngineFacts, fault_of
 from macprovider.serving.admission import Admission, closing
 from macprovider.serving.answer import Delta
 from macprovider.serving.capacity import Capacity
@@ -19,14 +19,15 @@ from macprovider.serving.exchange import Exchange
 from macprovider.serving.fields import Document
 from macprovider.serving.handover import Handover
 from macprovider.serving.metrics import Counters
-from macprovider.serving.plan import Api, draft_chat, draft_completion, plan
+from macprovider.serving.plan import Api, Plan, draft_chat, draft_completion, plan
 from macprovider.serving.shapes import ChatShape, CompletionShape, Head, Shape
 from macprovider.serving.stream import Stream
 from macprovider.settings import Loaded
 from modelwright.clock import SYSTEM_CLOCK, Clock
 
-INLINE_CHARACTERS = 20_000
-"""Longer prompts are encoded in a thread, so that other answers go on."""
+DEGRADED_S = 60.0
+INLINE_BYTES = 20_000
+"""Longer requests are checked and encoded in a thread, so that other answers go on."""
 
 
 class Service:
@@ -42,7 +43,7 @@ class Service:
         self.handover = Handover(asyncio.get_running_loop())
         self.started, self.created = clock.monotonic(), int(clock.now().timestamp())
         self.tps = tps
-        self.engine_error = ""  # of the newest answer, "" when it ended well
+        self._engine_error = ("", 0.0)  # of the newest answer, "" when it ended well, and when that was
         self._open: set[Exchange] = set()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -53,27 +54,38 @@ class Service:
         return self.settings.model
 
     @property
+    def engine_error(self) -> str:
+        """Why the server counts as degraded, "" while it does not. An answer's error is forgotten after `DEGRADED_S`: a pool that sends
+        nothing to a degraded server would otherwise never hear that it works.
+        """
+        sentence, since = self._engine_error
+        return fault_of(self.engine) or (sentence if self.clock.monotonic() - since < DEGRADED_S else "")
+
+    @property
     def draining(self) -> bool:
         return self.admission.closed
 
-    async def open(self, api: Api, document: Document) -> Exchange:
-        """Check a request, encode it, and let it wait for its slot. The caller closes the exchange.
+    async def open(self, api: Api, document: Document, size: int | None = None) -> Exchange:
+        """Check a request, encode it, and let it wait for its slot. The caller closes the exchange. size: its bytes, where known.
 
         Raises ApiError in the order of spec 3.1: fields, tools, model, context, then 503 and 429.
         """
-        draft = (draft_chat if api == "chat" else draft_completion)(document, self.facts, self.codec)
-        if model_key(draft.parameters.model) != model_key(self.model):
-            found = draft.parameters.model[:200]
-            raise ApiError(404, "model_not_found", f"model: found {found!r}; this server serves {self.model!r} alone.", "model")
-        if draft.characters > INLINE_CHARACTERS:
-            made = await asyncio.to_thread(plan, draft, self.facts, self.codec)
+        if size is not None and size <= INLINE_BYTES:
+            made = self._checked(api, document)
         else:
-            made = plan(draft, self.facts, self.codec)
+            made = await asyncio.to_thread(self._checked, api, document)
         exchange = Exchange(self, made)
         self.admission.enter(exchange)
         self._open.add(exchange)
         self._empty.clear()
         return exchange
+
+    def _checked(self, api: Api, document: Document) -> Plan:
+        draft = (draft_chat if api == "chat" else draft_completion)(document, self.facts, self.codec)
+        if model_key(draft.parameters.model) != model_key(self.model):
+            found = draft.parameters.model[:200]
+            raise ApiError(404, "model_not_found", f"model: found {found!r}; this server serves {self.model!r} alone.", "model")
+        return plan(draft, self.facts, self.codec)
 
     def shape(self, exchange: Exchange) -> tuple[Head, Shape]:
         """The response's head, with a new id, and its API's shape."""
@@ -137,8 +149,8 @@ class Service:
         self.counters.refused[error.code] += 1
 
     def count_engine_error(self, sentence: str) -> None:
-        """Remember that the engine failed an answer; health is degraded until one ends well."""
-        self.engine_error = sentence or "the engine gave no reason"
+        """Remember that the engine failed an answer; health is degraded until one ends well, or for `DEGRADED_S`."""
+        self._engine_error = (sentence or "the engine gave no reason", self.clock.monotonic())
 
     def _measure(self, exchange: Exchange) -> None:
         count, now = self.counters, self.clock.monotonic()
@@ -157,7 +169,7 @@ class Service:
         if exchange.completion_tokens > len(reasons) and seconds > 0:
             count.per_token.observe(seconds / (exchange.completion_tokens - len(reasons)) * len(reasons))
         if None not in reasons:
-            self.engine_error = ""
+            self._engine_error = ("", now)
             if now > exchange.first_started:
                 self.tps += 0.2 * (exchange.completion_tokens / (now - exchange.first_started) - self.tps)
 

@@ -74,7 +74,7 @@ def export_gguf(folder: Path, out: Path, *, name: str, kind: Kind = "f16", by_to
     if kind not in KINDS:
         raise UsageError(f"--type: found {kind!r}; allowed: {', '.join(KINDS)}.")
     if importlib.util.find_spec("gguf") is None:
-        raise ExportError("The package gguf is not installed; install it by pip install 'modelwright[openvino]'.")
+        raise ExportError("The package gguf is not installed; install it by pip install 'modelwright[llamacpp]'.")
     if out.is_dir():
         raise UsageError(f"--out: found the folder {out}; allowed: the path of a file.")
     model = describe(read_json(folder / "config.json"), name)

@@ -172,4 +172,6 @@ def _absent(folder: Path, file: str, kind: Literal["missing", "integrity"]) -> W
 
 
 def _wrong(path: Path, file: str, what: str) -> WeightFault:
-    return WeightFault(file, "integrity", f"{file} is damaged: {what}. Delete {path.resolve()} and pull the model again.")
+    cached = path.parent.parent.name == "snapshots"
+    todo = f"Delete {path.resolve()} and pull the model again." if cached else "Put a whole copy of it there."
+    return WeightFault(file, "integrity", f"{file} is damaged: {what}. {todo}")

@@ -57,3 +57,15 @@ def test_the_text_is_json_of_the_schema(engine: TransformersEngine, temperature:
 def test_a_schema_that_cannot_be_used_is_refused_at_once(engine: TransformersEngine, schema: str, word: str) -> None:
     with pytest.raises(EngineError, match=word):
         ask(engine, [5, 6], 10, json_schema=schema)
+
+
+def test_a_grammar_that_outgrows_its_parser_ends_its_own_answer_alone(engine: TransformersEngine) -> None:
+    """Three thousand optional properties pass the first token; what may follow the brace is beyond the parser's limit."""
+    wide = json.dumps({"type": "object", "properties": {f"v{index}": {"type": "string"} for index in range(3000)}})
+    expected = ask(engine, [5, 6, 7], 120).wait().ids
+    neighbour = ask(engine, [5, 6, 7], 120)
+    assert neighbour.first.wait(60)
+    failed = ask(engine, [8, 9], 20, json_schema=wide).wait()
+    assert failed.reason == "error" and "JSON schema" in failed.error
+    assert neighbour.wait().reason == "length" and neighbour.ids == expected
+    assert ask(engine, [8, 9], 4).wait().reason == "length"

@@ -253,3 +253,16 @@ def test_memory_grows_with_what_is_used(folder: Path) -> None:
         assert engine.metrics().kv_capacity == 4 * 512
     finally:
         engine.close()
+
+
+def test_a_cache_that_the_model_cannot_read_is_refused_while_loading(tmp_path: Path) -> None:
+    """Falcon's attention does not go through the library's registry, which a quantised cache needs."""
+    from transformers import FalconConfig, FalconForCausalLM
+
+    shape = {"vocab_size": 260, "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4, "max_position_embeddings": 256}
+    engine = TransformersEngine(engine_settings(save_model(tmp_path, FalconForCausalLM(FalconConfig(**shape))), kv_bits=8))
+    try:
+        with pytest.raises(ModelwrightError, match="attention registry"):
+            engine.load()
+    finally:
+        engine.close()

@@ -90,7 +90,9 @@ def test_logprobs_are_those_of_the_whole_distribution() -> None:
     assert [index for index, _ in token.top] == [0, 2] and [log for _, log in token.top] == pytest.approx([float(logs[0]), float(logs[2])])
 
 
-@pytest.mark.parametrize("options", [{"temperature": 1e-6}, {"top_p": 0.0}, {"top_k": 1}])
+@pytest.mark.parametrize(
+    "options", [{"temperature": 1e-6}, {"temperature": 1e-300}, {"temperature": 1e-300, "top_p": 0.5}, {"top_p": 0.0}, {"top_k": 1}]
+)
 def test_the_narrowest_settings_take_the_most_likely_token(options: dict[str, float]) -> None:
     assert all(choose(LOGITS * 1000, [draw(**options)])[0].id == 0 for _ in range(20))  # type: ignore[union-attr]
 
@@ -100,3 +102,11 @@ def test_a_row_without_numbers_is_found_and_the_others_are_not_disturbed() -> No
     for others in (draw(temperature=0.0), draw(seed=3)):
         found = choose(logits, [draw(temperature=0.0), others, draw(temperature=0.0)])
         assert found[1] is None and found[0] is not None and found[0].id == 0 and found[2] == found[0]
+
+
+def test_logits_without_end_cost_their_own_row_alone() -> None:
+    logits = torch.cat((LOGITS, LOGITS))
+    logits[1, 2] = torch.inf
+    for other in (draw(seed=3), draw(seed=3, top_p=0.5)):
+        found = choose(logits, [draw(temperature=0.0), other])
+        assert found[0] is not None and found[0].id == 0 and found[1] is None

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from helpers.engine_listener import ask, engine_settings
 from helpers.tiny_random import random_llama, random_qwen3
-from macprovider.engines.base import EngineError, Sampling
+from macprovider.engines.base import EngineError, Sampling, fault_of
 from macprovider.engines.gguf_file import exported
 from macprovider.engines.openvino.engine import FEATURES, OpenVinoEngine
 from macprovider.engines.openvino.setup import confirmed_cache
@@ -266,6 +266,33 @@ def test_a_step_that_fails_ends_the_running_answers_and_the_next_are_served(prom
         failed = ask(made, prompt, 6).wait()
         assert (failed.reason, failed.error, failed.ends) == ("error", "openvino: a step failed: the memory is gone", 1)
         assert ask(made, prompt, 6).wait().ids == expected
+    finally:
+        made.close()
+
+
+def test_an_engine_that_cannot_be_loaded_again_says_so_to_everybody(prompt: list[int]) -> None:
+    class Failing:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(whole, name)
+
+        def step(self) -> None:
+            raise RuntimeError("the memory is gone")
+
+    def no_memory() -> int:
+        raise RuntimeError("and stays away")
+
+    made = OpenVinoEngine(engine_settings(tiny_model_path(NAME), threads=1, max_batch=1))
+    try:
+        made.load()
+        whole = made._pipeline
+        made._build = no_memory
+        running, waiting = ask(made, prompt, 200), ask(made, prompt, 6)
+        assert running.first.wait(60)
+        made._pipeline = Failing()
+        assert [answer.wait(30).reason for answer in (running, waiting)] == ["error", "error"]
+        assert "and stays away" in waiting.error and fault_of(made) == waiting.error
+        with pytest.raises(EngineError, match="start the server again"):
+            ask(made, prompt, 6)
     finally:
         made.close()
 

@@ -57,10 +57,11 @@ class _Answer:
 
 
 class OpenVinoEngine:
-    """See `macprovider.engines.base.Engine`."""
+    """See `macprovider.engines.base.Engine`. fault: why it can answer nothing any more, "" while it can."""
 
     def __init__(self, settings: EngineSettings) -> None:
         self.settings = settings
+        self.fault = ""
         self._pipeline: Any = None
         self._waiting: deque[_Answer] = deque()
         self._running: list[_Answer] = []
@@ -134,8 +135,8 @@ class OpenVinoEngine:
             raise EngineError("openvino: found logit_bias; this engine has none. Leave it out or serve by --engine transformers.")
         answer = _Answer(request, listener)
         with self._wake:
-            if self._closed:
-                raise EngineError("The engine is closed; start the server again.")
+            if self._closed or self.fault:
+                raise EngineError(self.fault or "The engine is closed; start the server again.")
             self._waiting.append(answer)
             self._wake.notify()
         return answer
@@ -206,7 +207,20 @@ class OpenVinoEngine:
             for answer in list(self._running):
                 answer.handle = None  # nothing more can be asked of the old pipeline
                 self._end(answer, "error", f"openvino: a step failed: {last_line(error)}")
+            self._rebuild()
+
+    def _rebuild(self) -> None:
+        self._held = False
+        try:
             self._build()
+        except (RuntimeError, IndexError) as error:
+            with self._wake:
+                self.fault = (
+                    f"openvino: after a failed step the model could not be loaded again ({last_line(error)}); start the server again."
+                )
+                waiting, self._waiting = list(self._waiting), deque()
+            for answer in waiting:
+                answer.listener.finished("error", self.fault)
 
     def _guarded(self, answer: _Answer, work: Callable[[_Answer], None]) -> None:
         """What fails for one answer is told to its listener and to nobody else."""
