@@ -11,6 +11,14 @@ from collections.abc import Sequence
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status, see `macprovider.autotune.arguments.EXIT_CODES_HELP`."""
+    try:
+        return _command(argv)
+    except KeyboardInterrupt:  # before a run listens to signals itself, or while a stored one is printed
+        print("interrupted; nothing was started", file=sys.stderr)
+        return 130
+
+
+def _command(argv: Sequence[str] | None) -> int:
     from macprovider.autotune.arguments import WrongArguments, parse
     from macprovider.autotune.outcome import SetupError
 

@@ -38,6 +38,8 @@ class Behaviour(TypedDict, total=False):
     which the connection ends. fail_at: numbers of requests (1 is the warm-up) answered with 500. no_usage: leave it out.
     kv_bits, slots, context: what it says at /v1/engine instead of the truth. no_engine: 404 there. ignore_term: survive
     SIGTERM. grandchild: start a process that sleeps. pull: exit status of the fetch, with `pull_log`. pull_s: how long that takes.
+    last_breath: seconds from the end of the connection to that of the process, with die_after. whole: body of an answer that is not
+    streamed.
     tokens: of the answer. noise: malformed lines and comments in the stream. mute: accept a request, never answer.
     """
 
@@ -50,6 +52,8 @@ class Behaviour(TypedDict, total=False):
     token_s: float
     leak: str
     die_after: int
+    last_breath: float
+    whole: dict[str, Any]
     break_after: int
     fail_at: list[int]
     no_usage: bool
@@ -245,6 +249,8 @@ class _Handler(BaseHTTPRequestHandler):
             )
         elif tokens + body["max_tokens"] > self.facts["context"]:
             self._json(413, {"error": {"message": "too long", "type": "x", "param": None, "code": "context_length_exceeded"}})
+        elif not body.get("stream"):
+            self._json(200, self.behaviour.get("whole", {}))
         else:
             self._stream(tokens, min(body["max_tokens"], self.behaviour.get("tokens", 8)))
 
@@ -266,6 +272,8 @@ class _Handler(BaseHTTPRequestHandler):
         for number in range(0 if behaviour.get("no_content") else tokens):
             if behaviour.get("die_after") == number:
                 print("MemoryError: out of memory in the middle", flush=True)
+                self.connection.shutdown(socket.SHUT_RDWR)
+                time.sleep(behaviour.get("last_breath", 0.0))
                 os._exit(1)
             if behaviour.get("break_after") == number:
                 return

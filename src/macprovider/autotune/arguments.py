@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
@@ -77,9 +77,11 @@ SWITCHES: dict[str, str] = {
 
 
 class WrongArguments(ConfigError):
-    """Every fault of a command line; `inputs` and `flags` are what could be understood all the same."""
+    """Every fault of a command line; `inputs`, `db_path` (None without a home folder) and `switches` are what could be understood
+    all the same.
+    """
 
-    def __init__(self, faults: Sequence[Fault], inputs: Inputs, db_path: Path, switches: dict[str, bool]) -> None:
+    def __init__(self, faults: Sequence[Fault], inputs: Inputs, db_path: Path | None, switches: dict[str, bool]) -> None:
         super().__init__(faults)
         self.inputs, self.db_path, self.switches = inputs, db_path, switches
 
@@ -117,10 +119,13 @@ def parse(argv: Sequence[str], parser: argparse.ArgumentParser | None = None) ->
         given, rest = _what_is_readable(parser, argv)
     for word in rest:
         _unknown(faults, parser, word)
+    _home(faults)
     values = _values(faults, given)
     switches: dict[str, Any] = {name.replace("-", "_"): bool(getattr(given, name.replace("-", "_"))) for name in SWITCHES}
     if faults:
-        raise WrongArguments(faults, Inputs.of(values), values["db_path"] or places.database_path(), switches)
+        raise WrongArguments(
+            faults, Inputs.of(values), values["db_path"] or _path(Faults(), "--db-path", None, places.database_path), switches
+        )
     return Options(**values, **switches), given
 
 
@@ -143,13 +148,13 @@ def _values(faults: Faults, given: argparse.Namespace) -> dict[str, Any]:
         "max_duration": whole("max_duration", 1),
         "port": whole("port", 1, 65535),
         "retain_runs": whole("retain_runs", 1),
-        "ready_timeout": rules.real(faults, "--ready-timeout", text("ready_timeout"), above=0),
+        "ready_timeout": rules.real(faults, "--ready-timeout", text("ready_timeout"), above=0, most=rules.LONGEST_S),
         "max_tokens": whole("max_tokens", 1),
         "kv_bits_axis": rules.kv_bits_axis(faults, "--kv-bits-axis", text("kv_bits_axis")),
         "max_batch_axis": rules.batch_axis(faults, "--max-batch-axis", text("max_batch_axis")),
         "drain_grace": None if given.drain_grace is None else rules.whole(faults, "--drain-grace", given.drain_grace, 0),
-        "db_path": _path(faults, "--db-path", given.db_path, places.database_path()),
-        "config": _path(faults, "--config", given.config, places.config_path()),
+        "db_path": _path(faults, "--db-path", given.db_path, places.database_path),
+        "config": _path(faults, "--config", given.config, places.config_path),
         "objective": _choice(faults, "--objective", text("objective"), get_args(Objective)),
         "engine": _engine(faults, text("engine")),
         "min_agreement": rules.real(faults, "--min-agreement", text("min_agreement"), most=1),
@@ -200,7 +205,7 @@ def _candidates(faults: Faults, given: argparse.Namespace, engine: EngineName | 
 
 def _request_timeout(faults: Faults, text: str | None, gate_ms: int | None) -> float | None:
     if text is not None:
-        return rules.real(faults, "--request-timeout", text, above=0)
+        return rules.real(faults, "--request-timeout", text, above=0, most=rules.LONGEST_S)
     return None if gate_ms is None else max(180.0, gate_ms / 1000 + 120)
 
 
@@ -223,18 +228,32 @@ def _choice(faults: Faults, flag: str, text: str, allowed: Sequence[str]) -> str
     return None
 
 
-def _path(faults: Faults, flag: str, text: str | None, default: Path) -> Path | None:
-    if text is None:
-        return default
-    if not text.strip() or "\0" in text:
+def _path(faults: Faults, flag: str, text: str | None, default: Callable[[], Path]) -> Path | None:
+    if text is not None and (not text.strip() or "\0" in text):
         faults.add(flag, repr(text), "a path")
         return None
-    return Path(text).expanduser().absolute()
+    try:
+        return default() if text is None else Path(text).expanduser().absolute()
+    except RuntimeError:  # `~` or `~name` of nobody
+        if text is not None:
+            faults.add(flag, repr(text), "a path below a home folder that exists")
+        return None
+
+
+def _home(faults: Faults) -> None:
+    try:
+        Path.home()
+    except RuntimeError:
+        faults.add("HOME", "no home folder for this user", "a folder for logs, settings and the database", "Set HOME")
 
 
 def _argparse_fault(faults: Faults, message: str) -> None:
     match = re.match(r"argument (\S+): (.*)", message)
     flag, what = (match[1].split("/")[-1], match[2]) if match else ("arguments", message)
+    extra = re.fullmatch(r"ignored explicit argument (.*)", what)
+    if extra:
+        faults.add(flag, extra[1], "the flag alone, it takes no value")
+        return
     faults.add(flag, "no value" if "expected one argument" in what else what, "one value behind the flag")
 
 

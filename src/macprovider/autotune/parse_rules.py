@@ -15,6 +15,8 @@ T = TypeVar("T")
 _WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 LARGEST = 2**31 - 1
 """The largest whole number that any flag takes."""
+LONGEST_S = 604_800
+"""The longest timeout of a single wait: a week, in seconds."""
 
 
 class Faults(list[Fault]):
@@ -29,7 +31,8 @@ def whole(faults: Faults, flag: str, text: str, least: int, greatest: int = LARG
     """A whole number in a range; None with a fault otherwise."""
     value = int(text) if _WHOLE.fullmatch(text.strip()) else None
     if value is None or not least <= value <= greatest:
-        allowed = f"a whole number from {least} to {greatest}" if greatest != LARGEST else f"a whole number of at least {least}"
+        bounded = greatest != LARGEST or (re.fullmatch(r"\s*\+?\d+\s*", text, re.ASCII) and int(text) > greatest)
+        allowed = f"a whole number from {least} to {greatest}" if bounded else f"a whole number of at least {least}"
         faults.add(flag, repr(text), allowed)
         return None
     return value

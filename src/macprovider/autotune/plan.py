@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
+from macprovider.engines.choice import resolve_engine
 from macprovider.serving.capacity import tier_of
+from macprovider.weights.progress import size_text
 
 if TYPE_CHECKING:
     from macprovider.autotune.arguments import Options
@@ -66,13 +68,14 @@ def cells(
     return [Knobs(*values) for values in product(kv_bits_axis, max_batch_axis, contexts)]
 
 
-def serve_command(model: str, knobs: Knobs) -> str:
-    """The command a user types to serve the recommendation."""
-    return shlex.join([COMMAND, "serve", "--model", model, *knobs.as_flags()])
+def serve_command(model: str, knobs: Knobs, engine: str = "auto") -> str:
+    """The command a user types to serve the recommendation. engine: named where `serve` would take another on its own."""
+    named = [] if engine in ("auto", resolve_engine("auto")) else ["--engine", engine]
+    return shlex.join([COMMAND, "serve", "--model", model, *named, *knobs.as_flags()])
 
 
 def describe(options: Options, footprints: Sequence[float | None]) -> str:
-    """The dry run: what would be tried, in order. footprints: GB of weights of each candidate, None when unknown."""
+    """The dry run: what would be tried, in order. footprints: bytes of weights of each candidate, None when unknown."""
     axis = cells(options.kv_bits_axis, options.max_batch_axis, options.max_context_axis, options.target_context)
     lines = [
         "PLAN (nothing was started, fetched or written)",
@@ -84,7 +87,7 @@ def describe(options: Options, footprints: Sequence[float | None]) -> str:
         f"Stage 1: the first of these that passes, in this order ({options.stage1_replicates} measured request(s) each)",
     ]
     for rank, (model, footprint) in enumerate(zip(options.candidate_models, footprints, strict=True), start=1):
-        weight = "weights of unknown size" if footprint is None else f"about {footprint:.1f} GB of weights"
+        weight = "weights of unknown size" if footprint is None else f"about {size_text(round(footprint))} of weights"
         lines.append(f"  {rank}. {model}  ({weight})")
     lines.append(f"Stage 2: {len(axis)} cells of the chosen model ({options.stage2_replicates} measured request(s) each)")
     lines += [f"  {number}. {knobs.words()}" for number, knobs in enumerate(axis, start=1)]

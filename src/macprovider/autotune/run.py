@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import apsw
 import orjson
 
+from macprovider import places
 from macprovider.autotune.candidate.provider import PortTaken
 from macprovider.autotune.measuring.gate import NOTES_CHARACTERS
 from macprovider.autotune.options import Inputs, Options
@@ -27,14 +28,15 @@ from macprovider.autotune.outcome import (
     SetupError,
 )
 from macprovider.autotune.records import history, report
-from macprovider.autotune.records.database import TuningDatabase
+from macprovider.autotune.records.database import TROUBLE, TuningDatabase, unusable
 from macprovider.autotune.records.machine import this_machine
 from macprovider.autotune.records.recommendation import document, hash_of, knobs_of, recommendation
 from macprovider.autotune.session import Session, World
 from macprovider.autotune.stages import Progress, stage_one, stage_two
 from macprovider.autotune.watch import Watch
+from macprovider.engines.choice import resolve_engine
 from macprovider.weights.cache_dir import cache_dir, moved_since
-from modelwright.errors import ModelwrightError, RunLockedError
+from modelwright.errors import ModelwrightError, RunLockedError, StorageError
 
 if TYPE_CHECKING:
     from macprovider.autotune.live.drain import Drained
@@ -67,7 +69,10 @@ def execute(options: Options, world: World, body: Body, experiment: str | None) 
             print(warning, file=sys.stderr)
         database = TuningDatabase(options.db_path, world.clock)
         try:
-            session = _begin(options, world, watch, database, experiment)
+            try:
+                session = _begin(options, world, watch, database, experiment)
+            except apsw.Error as error:
+                raise unusable(options.db_path, error) from error
             end = _End()
             try:
                 _whole(session, end, body)
@@ -98,10 +103,10 @@ def _begin(options: Options, world: World, watch: Watch, database: TuningDatabas
 def _whole(session: Session, end: _End, body: Body) -> None:
     """The run proper; sets the reason, raises for everything that is not `ok` or `no_feasible`."""
     options, database = session.options, session.database
+    _prepare_folders(session)
     with _only_autotune(session):
         database.forget_old_runs(options.retain_runs)
         database.mark_stale_trials(session.run_id)
-        _prepare_folders(session)
         drained = _clear_the_way(session)
         applied = False
         try:
@@ -130,18 +135,21 @@ def _tuned(session: Session, progress: Progress) -> ExitReason:
 
 @contextlib.contextmanager
 def _only_autotune(session: Session) -> Iterator[None]:
-    from modelwright.lock import WriterLock
+    """One run beside a database, and one of a user: two that measure at once measure each other."""
+    from modelwright.lock import WriterLock, describe_holder
 
-    try:
-        lock = WriterLock(session.options.db_path.parent, command=["macprovider-cli", "autotune"], clock=session.world.clock)
-    except RunLockedError as error:
-        raise Conflict(f"Another autotune is at work: {error}") from error
-    except ModelwrightError as error:
-        raise SetupError(f"--db-path: {error}") from error
-    try:
+    folders = {places.logs_folder().resolve(): "logs of candidates", session.options.db_path.parent.resolve(): "--db-path"}
+    with contextlib.ExitStack() as locks:
+        for folder, what in folders.items():
+            try:
+                lock = WriterLock(folder, command=["macprovider-cli", "autotune"], clock=session.world.clock)
+            except RunLockedError as error:
+                who = describe_holder(error.holder)
+                raise Conflict(f"Another autotune is at work in {folder}: {who}. Wait until it has ended, or stop it.") from error
+            except ModelwrightError as error:
+                raise SetupError(f"{what}: {error}") from error
+            locks.callback(lock.release)
         yield
-    finally:
-        lock.release()
 
 
 def _prepare_folders(session: Session) -> None:
@@ -204,6 +212,8 @@ def _apply(session: Session, end: _End) -> bool:
         session.say(f"The recommendation was not applied: {error}")
         return False
     end.applied_line = applied.line()
+    if options.engine != resolve_engine("auto"):
+        session.say(f"This was measured with the engine {options.engine}: set `engine: {options.engine}` in {applied.path} as well.")
     if not options.drain:
         session.say(restart_hint())
     return True
@@ -222,8 +232,8 @@ def _reason(session: Session, end: _End, error: Exception) -> ExitReason:
         return "budget_exhausted_with_partial_recommendation"
     if isinstance(error, IntegrityFailure):
         session.say(
-            f"{error}. The run stops: weights that are not what their publisher listed must not be served. "
-            "Remove the model from the cache and fetch it again."
+            f"{str(error).rstrip('.')}. The run stops: weights that are not what their publisher listed must not be served. "
+            "Remove the model from the cache, or mend its folder, and tune again."
         )
         return "pre_warm_integrity_failure"
     if isinstance(error, (Conflict, PortTaken)):
@@ -232,7 +242,12 @@ def _reason(session: Session, end: _End, error: Exception) -> ExitReason:
     if isinstance(error, SetupError):
         session.say(str(error))
         return "config_error"
-    _note_defect(session, error)
+    if isinstance(error, TROUBLE):
+        session.say(str(unusable(session.options.db_path, error)))
+    elif isinstance(error, StorageError):
+        session.say(str(error))
+    else:
+        _note_defect(session, error)
     return "internal_error"
 
 
@@ -261,6 +276,8 @@ def _told(session: Session, end: _End, experiment: str | None) -> int:
         session.say(f"The end of this run could not be stored in {options.db_path} ({error}); the run ended with {end.reason}.")
         if end.recommended is not None:
             session.say(f"It recommends: {end.recommended['serve_command']}")
+        if end.applied_line:
+            print(end.applied_line, flush=True)
         return EXIT_CODES["internal_error"]
     told = document(database.run(session.run_id), database.trials(session.run_id), options.db_path)
     if end.reason == "no_feasible":

@@ -16,6 +16,7 @@ from macprovider.autotune.plan import Knobs, cells, fit_knobs
 from macprovider.autotune.session import Session
 from macprovider.autotune.trial import Result, Trial
 from macprovider.weights.candidates import weight_footprint
+from macprovider.weights.progress import size_text
 
 TRANSIENT, INTEGRITY = "pre-warm transient: ", "pre-warm integrity: "
 NO_RATE = "no throughput could be measured: no answer carried its usage"
@@ -129,7 +130,7 @@ def _fetched(session: Session, row: int, plan: Trial) -> None:
 
 def _size(model: str) -> str:
     footprint = weight_footprint(model)
-    return "weights of unknown size" if footprint is None else f"about {footprint / 1e9:.1f} GB of weights"
+    return "weights of unknown size" if footprint is None else f"about {size_text(round(footprint))} of weights"
 
 
 def _verdict(result: Result) -> str:

@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from macprovider.autotune.candidate.leaks import stop_texts
-from macprovider.autotune.candidate.provider import Candidate, NotReady
+from macprovider.autotune.candidate.provider import Candidate, NotReady, PortTaken
 from macprovider.autotune.candidate.readback import disagreement, kv_bytes_per_token
 from macprovider.autotune.measuring import gate
 from macprovider.autotune.measuring.choose import Score
 from macprovider.autotune.measuring.measure import Aggregate, Replicate, aggregate
 from macprovider.autotune.measuring.prompts import Sizing, measured_prompt, warm_up_prompt
-from macprovider.autotune.measuring.quality import Quality, QualityLimits, compare, quality_prompts, speak_all
+from macprovider.autotune.measuring.quality import Quality, QualityLimits, compare, quality_answer, quality_prompts, speak_all
 from macprovider.autotune.measuring.request import StreamingRequest
 from macprovider.autotune.outcome import BudgetExhausted, Interrupted, RunEnded
 from macprovider.autotune.plan import Knobs
@@ -26,7 +26,8 @@ WARM_UP_TOKENS = 16
 FIRST_WARM_UP = 1_000_000
 """Number of the first warm-up prompt: no measured one comes near."""
 TOO_LONG = 413
-INTERRUPTED_NOTE = "interrupted:"
+INTERRUPTED_NOTE, DEFECT_NOTE = "interrupted:", "internal error:"
+"""Beginnings of the notes of trials that say nothing about their candidate."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def _measure(session: Session, trial: Trial, found: _Findings, end_early: EndEar
             replicate = _ask(session, trial, number, leaks)
             found.replicates.append(replicate)
             session.detail(f"    request {number + 1}/{trial.replicates}: {_words(replicate)}")
-            candidate.check_alive()
+            candidate.check_alive(after_failure=bool(replicate.error))
             if number + 1 < trial.replicates and end_early(found.replicates):
                 session.detail("    the other requests of this cell are left out: it cannot become the best any more")
                 return
@@ -142,10 +143,11 @@ def _quality(session: Session, trial: Trial, candidate: Candidate) -> tuple[Qual
         found = None if kv_bits is None else session.qualities[model, kv_bits]
     else:
         texts = quality_prompts(session.sizings.get(model, Sizing()), options.target_context)
+        answer_tokens = quality_answer(options.target_context)
         try:
-            answers = speak_all(options.port, model, texts, options.request_timeout, session.watch)
+            answers = speak_all(options.port, model, texts, answer_tokens, options.request_timeout, session.watch)
         except OSError as error:
-            candidate.check_alive()
+            candidate.check_alive(after_failure=True)
             return None, f"quality prompts: {error}"
         if kv_bits is None:
             session.reference[model] = answers
@@ -226,9 +228,10 @@ def last_words(error: BaseException) -> str:
         return f"{INTERRUPTED_NOTE} a signal asked the run to stop"
     if isinstance(error, BudgetExhausted):
         return f"{INTERRUPTED_NOTE} the time of --max-duration was over"
-    if isinstance(error, RunEnded):
-        return gate.notes(str(error))
-    return "".join(traceback.format_exception(error))[-gate.NOTES_CHARACTERS :]
+    if isinstance(error, RunEnded | PortTaken):
+        return gate.notes(f"{INTERRUPTED_NOTE} {error}")
+    room = gate.NOTES_CHARACTERS - len(DEFECT_NOTE) - 1
+    return f"{DEFECT_NOTE} {''.join(traceback.format_exception(error))[-room:]}"
 
 
 def _words(replicate: Replicate) -> str:

@@ -209,3 +209,38 @@ def test_neither_torch_nor_transformers_is_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--db-path", "~nobody-here/x"), "--db-path: found '~nobody-here/x'; allowed: a path below a home folder that exists."),
+        (("--config", "~nobody-here/x"), "--config: found '~nobody-here/x'; allowed: a path below a home folder that exists."),
+        (("--target-context", "99999999999"), "--target-context: found '99999999999'; allowed: a whole number from 1 to 2147483647."),
+        (("--request-timeout", "1e300"), "--request-timeout: found '1e300'; allowed: a finite number above 0 and at most 604800."),
+        (("--ready-timeout", "1e9"), "--ready-timeout: found '1e9'; allowed: a finite number above 0 and at most 604800."),
+        (("--json=1",), "--json: found '1'; allowed: the flag alone, it takes no value."),
+    ],
+)
+def test_the_sentence_says_what_is_allowed(flags: tuple[str, ...], told: str) -> None:
+    assert faults(*flags) == told
+
+
+def test_a_user_without_a_home_is_told_to_name_one(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("MACPROVIDER_CONFIG", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    told = bench.command("--candidate-models", "o/m")
+    assert told.code == 2 and told.err.startswith("HOME: found no home folder") and told.err.endswith("exit_reason=config_error\n")
+
+
+def test_ctrl_c_before_a_run_began_is_no_traceback(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(words: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("macprovider.autotune.arguments.parse", interrupted)
+    told = bench.command("--dry-run")
+    assert told.code == 130 and told.err == "interrupted; nothing was started\n"

@@ -96,6 +96,19 @@ def test_an_experiment_without_weights_measures_nothing(bench: Bench) -> None:
     assert done.code == 3 and "no network" in done.err and done.trials == []
 
 
+def test_wrong_weights_end_an_experiment(bench: Bench) -> None:
+    done = experiment(bench, {X: {"pull": 7, "pull_log": "a wrong digest."}}, "kv-axis", "--candidate-models", f"{X},{Y}")
+    assert done.code == 7 and done.run["exit_reason"] == "pre_warm_integrity_failure" and "a wrong digest. The run stops" in done.err
+    assert done.trials == []
+
+
+def test_switches_of_tuning_are_told_to_mean_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    options, _ = parse_experiment(["kv-axis", "--kv-bits-axis", "8", "--quality-gate", "--prune", "--model", X])
+    assert (options.quality_gate, options.prune) == (False, False)
+    told = capsys.readouterr().err
+    assert "--quality-gate has no meaning" in told and "--prune has no meaning" in told
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [
@@ -104,6 +117,7 @@ def test_an_experiment_without_weights_measures_nothing(bench: Bench) -> None:
         (["order-bias", "--model", X, "--pair-idle", "59"], "--pair-idle"),
         (["tie-epsilon", "--model", X, "--stage2-replicates", "2"], "--stage2-replicates"),
         (["kv-axis", "--model", f"{X},{Y}"], "--model"),
+        (["kv-axis", "--model", X, "--report-only"], "--report-only"),
         (["thermal"], "experiment"),
         (["thermal", "--port", "0"], "--port"),
     ],

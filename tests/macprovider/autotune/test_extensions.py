@@ -8,6 +8,12 @@ import apsw
 import pytest
 
 from helpers.tuning import Bench
+from macprovider.autotune.arguments import parse
+from macprovider.autotune.options import Inputs
+from macprovider.autotune.plan import Knobs
+from macprovider.autotune.records.database import TuningDatabase
+from macprovider.autotune.records.history import proved_infeasible
+from macprovider.autotune.records.machine import this_machine
 
 X, Y, Z = "o/X-7B", "o/Y-3B", "o/Z-1B"
 LIST = ("--candidate-models", f"{X},{Y},{Z}")
@@ -50,6 +56,45 @@ def test_resume_skips_what_a_crashed_run_proved(bench: Bench) -> None:
     assert rows[0] == (X, 0, first.trials[0]["notes"])  # not started again, the reason is the same
     assert rows[1] == (Y, 1, None) and "too large" in again.document["infeasible"][0]["reason"]
     assert bench.tune({}, *LIST, "--resume").document["recommendation"]["model"] == X  # a run that ended proves nothing
+
+
+@pytest.mark.parametrize(
+    ("notes", "flags", "proved"),
+    [
+        ("ready timeout after 5s (last: x)", ("--ready-timeout", "600"), False),
+        ("ready timeout after 600s (last: x)", ("--ready-timeout", "600"), True),
+        ("request error: no whole answer within 9s", ("--request-timeout", "10"), False),
+        ("request error: no whole answer within 9s", ("--request-timeout", "9"), True),
+        ("internal error: ZeroDivisionError: x", (), False),
+        ("interrupted: Port 1 is taken by another program.", (), False),
+        ("stop-token leak: </s>", (), True),
+        ("stop-token leak: </s>", ("--max-tokens", "9"), False),
+    ],
+)
+def test_resume_takes_as_proof_only_what_would_come_again(bench: Bench, notes: str, flags: tuple[str, ...], proved: bool) -> None:
+    database = TuningDatabase(bench.database)
+    options, machine = parse(bench.flags(*LIST, "--resume", *flags))[0], this_machine("transformers")
+    database.begin_run("crashed", Inputs.of(vars(options)), machine)
+    row = database.begin_trial("crashed", 1, X, Knobs(), options.target_context, 8)
+    database.note_trial(row, notes)
+    assert proved_infeasible(database.runs(), database.trials(), options, machine) == ({X: notes} if proved else {})
+    database.close()
+
+
+def test_a_stored_report_compares_and_stands_side_by_side(bench: Bench) -> None:
+    bench.tune({X: {"exit_in_load": 1}}, *LIST)
+    bench.tune({}, *LIST)
+    told = bench.command("--report-only", "--compare", "--show-pareto", "--apply", "--db-path", str(bench.database))
+    assert told.code == 0 and "COMPARED WITH" in told.out and "SIDE BY SIDE" in told.out and "biggest" in told.out
+    line = next(line for line in told.out.splitlines() if line.strip().startswith("model  "))
+    assert X in line and Y in line and "(changed)" in line
+    assert "--apply is not used" in told.err and not (bench.folder / ".config/macprovider/config.yaml").exists()
+
+
+def test_an_engine_that_serve_would_not_take_by_itself_is_named(bench: Bench) -> None:
+    done = bench.tune({}, "--candidate-models", X, "--engine", "openvino", "--apply")
+    assert done.code == 0 and "--engine openvino" in done.document["recommendation"]["serve_command"]
+    assert "set `engine: openvino` in" in done.err
 
 
 def test_compare_puts_both_side_by_side(bench: Bench) -> None:

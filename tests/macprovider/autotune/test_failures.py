@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import re
+import resource
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import apsw
 import pytest
 
-from helpers.tuning import Behaviour, Bench, processes_naming
+from helpers.tuning import Behaviour, Bench, processes_naming, scripted_world, write_script
+from macprovider import places
+from macprovider.autotune.arguments import parse
 from macprovider.autotune.candidate.ports import port_free
 from macprovider.autotune.candidate.readback import disagreement
 from macprovider.autotune.measuring.gate import exited_in_load, log_tail, verdict
 from macprovider.autotune.measuring.measure import Replicate, aggregate, p95
 from macprovider.autotune.plan import Knobs
+from macprovider.autotune.records.database import TuningDatabase
+from macprovider.autotune.run import tune
+from modelwright.home import ensure_folder
+from modelwright.lock import WriterLock
 
 X = "o/X-7B"
 ONE = ("--candidate-models", X)
@@ -37,6 +48,8 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         ({"first_s": 0.3}, ("--gate-ttft-ms", "100"), r"ttft p95 \d+ms > gate 100ms"),
         ({"leak": "so<|im_end|>"}, (), r"stop-token leak: <\|im_end\|>"),
         ({"die_after": 3}, (), r"provider exited rc=1 during probe; log tail: MemoryError: out of memory in the middle"),
+        ({"die_after": 3, "last_breath": 0.2}, (), r"provider exited rc=1 during probe; log tail: MemoryError: .+"),
+        ({"whole": {}}, ("--quality-gate",), r"quality prompts: an answer that is no chat completion \(KeyError: 'choices'\)"),
         ({"no_engine": True}, (), r"knob not in effect: the engine could not be read back \(HTTP 404 without facts\)"),
         ({"kv_bits": 8}, (), r"knob not in effect: kv_bits asked unset, engine has 8"),
     ],
@@ -116,6 +129,7 @@ def test_a_port_that_something_else_took_is_a_conflict(bench: Bench) -> None:
         other.listen()
         done = bench.tune({}, *ONE)
     assert done.code == 4 and done.run["exit_reason"] == "provider_conflict" and str(bench.port) in done.err
+    assert done.trials[-1]["notes"].startswith(f"interrupted: Port {bench.port} is taken") and done.document["infeasible"] == []
 
 
 def test_an_unexpected_exception_leaves_its_trace(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,6 +141,45 @@ def test_an_unexpected_exception_leaves_its_trace(bench: Bench, monkeypatch: pyt
     assert done.code == 70 and done.run["exit_reason"] == "internal_error" and done.run["recommendation_json"] is None
     assert "ZeroDivisionError: a defect" in done.trials[-1]["notes"] and len(done.trials[-1]["notes"]) <= 480
     assert "ZeroDivisionError" in done.err and done.document["exit_reason"] == "internal_error"
+    assert done.document["infeasible"] == []  # a defect of ours says nothing about the candidate
+
+
+def test_a_database_that_takes_no_row_is_told_in_a_sentence(bench: Bench) -> None:
+    TuningDatabase(bench.database).close()
+    connection = apsw.Connection(str(bench.database))
+    connection.execute("CREATE TRIGGER t BEFORE INSERT ON tune_runs BEGIN SELECT RAISE(ABORT, 'no more rows'); END")
+    connection.close()
+    for flags in (bench.flags(*ONE), bench.flags("--port", "0")):
+        done = bench.command(*flags)
+        assert done.code == 2 and "Traceback" not in done.err and done.err.endswith("exit_reason=config_error\n")
+        assert f"--db-path: {bench.database} cannot be used as a tuning database" in done.err and "no more rows" in done.err
+
+
+def test_a_disk_that_fills_up_in_the_middle_is_told_in_a_sentence(bench: Bench) -> None:
+    world = scripted_world(write_script(bench.script, {}))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def serve(*what: Any) -> list[str]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))
+        return world.serve(*what)  # type: ignore[no-any-return]
+
+    try:
+        code = tune(parse(bench.flags(*ONE))[0], replace(world, serve=serve))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    done = bench.outcome(code)
+    assert code == 70 and "Traceback" not in done.err and "cannot be used as a tuning database" in done.err
+    assert (done.run["exit_reason"], done.run["ended_at_utc"]) == ("internal_error", None)  # as a crash reads
+
+
+def test_two_runs_of_one_user_exclude_each_other_whatever_their_databases(bench: Bench) -> None:
+    lock = WriterLock(ensure_folder(places.logs_folder()), command=["macprovider-cli", "autotune"])
+    try:
+        done = bench.tune({}, *ONE)
+    finally:
+        lock.release()
+    assert done.code == 4 and "Another autotune is at work" in done.err and f"process {os.getpid()}" in done.err and done.trials == []
+    assert bench.tune({}, *ONE).code == 0
 
 
 # --- the pure rules below

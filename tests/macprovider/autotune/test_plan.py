@@ -38,6 +38,18 @@ def test_the_serve_command_leaves_unset_out() -> None:
     assert "--kv-bits 8" in serve_command("o/m", Knobs(8, 1, 4000))
 
 
+def test_the_serve_command_names_an_engine_that_serve_would_not_take_by_itself() -> None:
+    assert serve_command("o/m", Knobs(), "openvino") == "macprovider-cli serve --model o/m --engine openvino --max-batch 1"
+    assert "--engine" not in serve_command("o/m", Knobs(), "transformers")
+
+
+def test_a_small_context_is_filled_and_never_passed() -> None:
+    for target, answer in ((40, 8), (64, 16), (96, 48), (256, 16)):
+        most, sizing = target - answer, Sizing(4.0, True)
+        lengths = [len(measured_prompt(number, sizing, target, answer)) / 4.0 for number in range(5)]
+        assert all(0.7 * most <= length <= most - min(8, 0.05 * most) + 1 for length in lengths), (target, lengths)
+
+
 def test_alternates_are_smaller_and_later() -> None:
     listed = ["a/32B", "a/7B", "a/7B-4bit", "a/unknown", "a/70B"]
     assert alternates(listed, "a/7B") == ["a/7B-4bit", "a/unknown"]
@@ -90,9 +102,14 @@ def test_stop_texts_come_from_the_models_own_file(tmp_path: Path, monkeypatch: p
     assert collected(config) == ("</s>", "<s>", "<|tool|>")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     assert stop_texts("some/model") == FALLBACK
-    snapshot = tmp_path / "models--some--model" / "snapshots" / "0"
+    snapshot = tmp_path / "models--some--model" / "snapshots" / ("a" * 40)
     snapshot.mkdir(parents=True)
     (snapshot / "tokenizer_config.json").write_text(json.dumps(config))
+    (snapshot.parent.parent / "refs").mkdir()
+    (snapshot.parent.parent / "refs" / "main").write_text(snapshot.name)
+    newer = snapshot.with_name("b" * 40)  # of another revision, which no provider loads
+    newer.mkdir()
+    (newer / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<other>"}))
     assert stop_texts("some/model") == ("</s>", "<s>", "<|tool|>")
     (snapshot / "tokenizer_config.json").write_text("{broken")
     assert stop_texts("some/model") == FALLBACK

@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from macprovider.autotune.measuring.prompts import Sizing
-from macprovider.autotune.measuring.quality import PROMPTS, QualityLimits, Spoken, compare, divergence, quality_prompts, spoken
+from macprovider.autotune.measuring.quality import (
+    PROMPTS,
+    QualityLimits,
+    Spoken,
+    compare,
+    divergence,
+    quality_answer,
+    quality_prompts,
+    spoken,
+)
 
 
 def logs(**shares: float) -> dict[str, float]:
@@ -68,6 +77,12 @@ def test_a_chat_completion_becomes_tokens_by_their_bytes() -> None:
     assert found.tokens == ("61",) and set(found.shares[0]) == {"e2", "82", "61"}
     assert found.shares[0]["61"] == pytest.approx(-3.0 + math.log(2))
     assert spoken({"choices": [{"message": {"content": "hi"}, "logprobs": None}]}) == Spoken(("h", "i"))
+
+
+def test_a_small_context_holds_prompt_and_answer() -> None:
+    for target in (40, 64, 96):
+        assert all(len(text) / 4 + quality_answer(target) <= target for text in quality_prompts(Sizing(4.0, True), target))
+    assert (quality_answer(40), quality_answer(4000)) == (10, 32)
 
 
 def test_prompts_fill_the_context_and_every_second_asks_for_a_fact_in_its_middle() -> None:

@@ -105,6 +105,7 @@ def test_the_quality_gate_refuses_what_answers_otherwise_and_only_that(bench: Be
     found = {row["kv_bits"]: json.loads(row["measured_json"])["quality"] for row in (eight, four)}
     assert found[8]["prompts"] == 12 and found[8]["agreement"] >= 0.8 and 0 <= found[8]["kl"] <= 0.01 and found[8]["compared"] > 12
     assert found[4]["agreement"] < 0.8 and found[4]["kl"] > found[8]["kl"]
+    assert [cell["quality"] for cell in done.document["cells"]] == [found[8], found[4]]
     assert four["notes"].startswith(f"quality below the gate: {found[4]['same']} of 12 greedy answers the same, KL at least ")
     assert done.document["recommendation"]["knobs"]["kv_bits"] == 8
     assert done.document["recommendation"]["quality"]["agreement"] == found[8]["agreement"] and "  quality:  " in done.out

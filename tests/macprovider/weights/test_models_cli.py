@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -78,3 +79,14 @@ def test_a_quantised_model_is_listed_by_its_config(capsys: pytest.CaptureFixture
     assert main(["list", "--json"]) == 0
     model = json.loads(capsys.readouterr().out)["models"][-1]
     assert (model["id"], model["bits"], model["parameters"], model["complete"]) == ("acme/m-3B-4bit", 4, 3_000_000_000, False)
+
+
+def test_a_damaged_file_of_a_folder_cannot_be_pulled_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from modelwright.tiny import tiny_model_path
+
+    folder = tmp_path / "mine"
+    shutil.copytree(tiny_model_path("modelwright/tiny-0.4m"), folder)
+    (folder / "model.safetensors").write_bytes(b"short")
+    assert main(["pull", str(folder)]) == 7
+    told = capsys.readouterr().err
+    assert "model.safetensors is damaged" in told and "Put a whole copy of it there" in told and "pull the model again" not in told

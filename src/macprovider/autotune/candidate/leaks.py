@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from macprovider.weights.cache_dir import cache_dir
+from macprovider.weights.cached import find_snapshot
 
 FALLBACK = ("<|eot_id|>", "<|end_of_text|>", "<|endoftext|>", "<|im_end|>", "<|end|>", "<|start_header_id|>", "<|end_header_id|>")
 FILE = "tokenizer_config.json"
@@ -35,7 +36,7 @@ def collected(config: dict[str, Any]) -> tuple[str, ...]:
 
 
 def tokenizer_config(model: str) -> Path | None:
-    """The file of a packaged model, of a folder, or of the newest snapshot in the cache."""
+    """The file of a packaged model, of a folder, or of the snapshot in the cache that a provider loads."""
     if model.startswith("modelwright/tiny-"):
         from modelwright.tiny import tiny_model_path
 
@@ -43,9 +44,10 @@ def tokenizer_config(model: str) -> Path | None:
     else:
         folder = Path(model).expanduser()
         if not folder.is_dir():
-            snapshots = cache_dir() / f"models--{model.replace('/', '--')}" / "snapshots"
-            files = sorted(snapshots.glob(f"*/{FILE}"), key=lambda file: file.stat().st_mtime) if snapshots.is_dir() else []
-            return files[-1] if files else None
+            snapshot = find_snapshot(cache_dir(), model)
+            if snapshot is None:
+                return None
+            folder = snapshot.folder
     return folder / FILE if (folder / FILE).is_file() else None
 
 

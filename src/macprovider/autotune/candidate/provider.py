@@ -26,6 +26,8 @@ FIRST_POLLS_S = 0.25
 QUICK_POLLS = 40
 SETTLE_S, PORT_S = 3.0, 2.0
 """How long a killed group gets to disappear, and how long its port: together the 5 s that a run may take beyond budget and grace."""
+DYING_S = 0.5
+"""From the last connection of a dying process to its end."""
 LOG_READ_BYTES = 4 << 20
 HTTP_S = 5.0
 IMPATIENT = 2
@@ -136,8 +138,12 @@ class Candidate:
             looks += 1
             self._watch.pause(min(FIRST_POLLS_S if looks <= QUICK_POLLS else POLL_S, max(0.01, timeout_s - waited)))
 
-    def check_alive(self) -> None:
-        """Raise NotReady with the note of a candidate that died while it was measured."""
+    def check_alive(self, *, after_failure: bool = False) -> None:
+        """Raise NotReady with the note of a candidate that died while it was measured. after_failure: of a request; a process that
+        dies closes its connections first, so its end is waited for a moment.
+        """
+        if after_failure:
+            _settles(lambda: not self.alive, self._watch, DYING_S)
         if not self.alive:
             raise NotReady(gate.exited_in_probe(self._rc(), self.log_text()))
 
@@ -183,8 +189,8 @@ class Candidate:
             return False
 
 
-def _settles(holds: Callable[[], bool], watch: Watch) -> bool:
-    until = watch.clock.monotonic() + PORT_S
+def _settles(holds: Callable[[], bool], watch: Watch, seconds: float = PORT_S) -> bool:
+    until = watch.clock.monotonic() + seconds
     while not holds():
         if watch.clock.monotonic() >= until:
             return False

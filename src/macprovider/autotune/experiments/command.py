@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from macprovider.autotune import parse_rules as rules
 from macprovider.autotune.arguments import WrongArguments, build_parser, parse
@@ -20,6 +21,8 @@ MANY_REPLICATES = 10
 LEAST_REPLICATES = 3
 NOISE = ("tie-epsilon", "replicates")
 """Experiments about the noise of one cell: they want many replicates of it."""
+UNUSED = ("apply", "compare", "show_pareto", "resume", "prune", "quality_gate")
+"""Switches that mean something for tuning alone."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -91,13 +94,17 @@ def parse_experiment(words: Sequence[str]) -> tuple[Options, Plan]:
         faults.add("--model", repr(given.model), "one model")
     if name in NOISE and options.stage2_replicates < LEAST_REPLICATES:
         faults.add("--stage2-replicates", str(options.stage2_replicates), f"a whole number of at least {LEAST_REPLICATES} for {name}")
+    for flag in ("report_only", "check_stale"):
+        if getattr(options, flag):
+            faults.add("arguments", f"--{flag.replace('_', '-')}", "flags of a run that measures", "Leave the word experiment out")
     if faults:
         inputs = Inputs.of({field: getattr(options, field) for field in Inputs.__dataclass_fields__})
         switches = {name: bool(getattr(options, name)) for name in ("json", "dry_run", "report_only", "check_stale")}
         raise WrongArguments(faults, inputs, options.db_path, switches)
     assert models is not None and pairs is not None and idle is not None
-    for flag in ("apply", "compare", "show_pareto", "resume"):
+    for flag in UNUSED:
         if getattr(options, flag):
             print(f"warning: --{flag.replace('_', '-')} has no meaning for an experiment and is not used.", file=sys.stderr)
-    options = replace(options, candidate_models=models, apply=False, compare=False, show_pareto=False, resume=False, prune=False)
+    off: dict[str, Any] = dict.fromkeys(UNUSED, False)
+    options = replace(options, candidate_models=models, **off)
     return options, Plan(name, models, pairs, float(idle))

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from macprovider.autotune import trial as trials
 from macprovider.autotune.candidate.prewarm import CorruptWeights, TransientFailure, prewarm
 from macprovider.autotune.experiments import rules as rules
-from macprovider.autotune.outcome import ExitReason
+from macprovider.autotune.outcome import ExitReason, IntegrityFailure
 from macprovider.autotune.plan import Knobs, cells, fit_knobs
 from macprovider.autotune.session import Session
-from macprovider.autotune.stages import Progress, measure_cell, winner
+from macprovider.autotune.stages import INTEGRITY, Progress, measure_cell, winner
 from macprovider.autotune.trial import Result, Trial
 from modelwright.errors import ModelwrightError
 
@@ -127,8 +127,10 @@ def _fetched(session: Session, models: Sequence[str]) -> list[str]:
         try:
             prewarm(session, model)
             ready.append(model)
-        except (TransientFailure, CorruptWeights) as error:
+        except TransientFailure as error:
             session.say(f"{model} is left out: {error}")
+        except CorruptWeights as error:
+            raise IntegrityFailure(f"{INTEGRITY}{error}") from error
     return ready
 
 

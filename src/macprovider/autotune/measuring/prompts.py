@@ -11,6 +11,9 @@ CHARACTERS_PER_TOKEN = 4.0
 WARM_UP_SHARE = 0.75
 AIM = 0.95
 """Share of the ceiling that a measured prompt aims at: at least 0.9 must be reached, 1 must never be passed."""
+MARGIN = 8
+"""Tokens that a measured prompt stays below the ceiling: openings take more tokens for their length than filler, which a prompt of
+less than 160 tokens feels."""
 QUESTION = "Write a long and detailed story that visits every one of these places."
 """Asks for more than `--max-tokens` holds: answers of equal length make throughputs comparable."""
 _SUBJECTS = (
@@ -57,17 +60,19 @@ def warm_up_prompt(number: int, sizing: Sizing, target_context: int, max_tokens:
 
 def measured_prompt(number: int, sizing: Sizing, target_context: int, max_tokens: int) -> str:
     """A prompt that fills the target context but for the answer."""
-    share = AIM if sizing.measured else WARM_UP_SHARE
-    return prompt(number, int(share * ceiling(target_context, max_tokens) * sizing.characters_per_token))
+    most = ceiling(target_context, max_tokens)
+    tokens = min(AIM * most, max(1, most - MARGIN)) if sizing.measured else WARM_UP_SHARE * most
+    return prompt(number, int(tokens * sizing.characters_per_token))
 
 
 def prompt(number: int, characters: int) -> str:
     """About so many characters, never more than a word over, beginning differently for every number."""
     opening = _opening(number)
     room = characters - len(QUESTION) - len(opening) - 2
-    if room <= 0:
-        return opening[: max(1, characters)]
     start = number * 37 % len(_LINES)
+    if room <= 0:  # no question then: the length comes first
+        filler = " ".join(islice(_words(start), max(1, characters)))
+        return f"{opening} {filler}"[: max(1, characters)]
     words: list[str] = []
     length = 0
     for word in _words(start):

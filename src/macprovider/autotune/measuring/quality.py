@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from macprovider.autotune.measuring.prompts import Sizing, ceiling, prompt
+from macprovider.autotune.measuring.prompts import MARGIN, Sizing, ceiling, prompt
 from macprovider.autotune.measuring.request import HOST
 from macprovider.autotune.watch import SLICE_S, Watch
 
@@ -27,6 +27,8 @@ TOP = 20
 FIRST_PROMPT = 2_000_000
 FILL = 0.9
 """Share of the target context that a prompt takes, but for the answer."""
+FACT_CHARACTERS = 120
+"""More than a fact and the question for it take; their numbers are many tokens for their length."""
 _TINY = 1e-12
 
 Shares = Mapping[str, float]
@@ -105,13 +107,22 @@ def divergence(p: Shares, q: Shares) -> float:
     return max(0.0, found + rest_p * math.log(rest_p / rest_q))
 
 
+def quality_answer(target_context: int) -> int:
+    """Tokens of an answer: 32, and of a small context no more than a quarter."""
+    return min(ANSWER_TOKENS, max(1, target_context // 4))
+
+
 def quality_prompts(sizing: Sizing, target_context: int) -> list[str]:
-    """Prompts that fill the target context: every second one has a fact in its middle that is asked for at its end."""
-    room = FILL * ceiling(target_context, ANSWER_TOKENS) * sizing.characters_per_token
+    """Prompts that fill the target context: every second one has a fact in its middle that is asked for at its end, where a prompt
+    has room for that.
+    """
+    most = ceiling(target_context, quality_answer(target_context))
+    room = min(FILL * most, max(1, most - 2 * MARGIN)) * sizing.characters_per_token
     texts = []
     for number in range(PROMPTS):
-        text = prompt(FIRST_PROMPT + number, int(room) - (120 if number % 2 else 0))
-        if number % 2:
+        asks = number % 2 == 1 and room >= 2 * FACT_CHARACTERS
+        text = prompt(FIRST_PROMPT + number, int(room) - (FACT_CHARACTERS if asks else 0))
+        if asks:
             words = text.split()
             fact = f"The number of room {number} is {7919 * (number + 3) % 9000 + 1000}."
             words.insert(len(words) // 2, fact)
@@ -120,27 +131,30 @@ def quality_prompts(sizing: Sizing, target_context: int) -> list[str]:
     return texts
 
 
-def speak(port: int, model: str, text: str, timeout_s: float) -> Spoken:
+def speak(port: int, model: str, text: str, answer_tokens: int, timeout_s: float) -> Spoken:
     """Ask for one greedy answer with its probabilities; without them where the engine refuses to tell. Raises OSError with the
     reason when there is no answer.
     """
-    body = {"model": model, "messages": [{"role": "user", "content": text}], "max_tokens": ANSWER_TOKENS, "temperature": 0}
+    body = {"model": model, "messages": [{"role": "user", "content": text}], "max_tokens": answer_tokens, "temperature": 0}
     status, answer = _post(port, body | {"logprobs": True, "top_logprobs": TOP}, timeout_s)
     if status == 400:
         status, answer = _post(port, body, timeout_s)
     if status != 200:
         raise OSError(f"HTTP {status}")
-    return spoken(answer)
+    try:
+        return spoken(answer)
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        raise OSError(f"an answer that is no chat completion ({type(error).__name__}: {error})") from error
 
 
-def speak_all(port: int, model: str, texts: Sequence[str], timeout_s: float, watch: Watch) -> list[Spoken]:
+def speak_all(port: int, model: str, texts: Sequence[str], answer_tokens: int, timeout_s: float, watch: Watch) -> list[Spoken]:
     """One answer for each text. Raises as `speak`, and what `watch` raises when the run has to end."""
     found: list[Spoken] = []
     failed: list[OSError] = []
 
     def ask(text: str) -> None:
         try:
-            found.append(speak(port, model, text, timeout_s))
+            found.append(speak(port, model, text, answer_tokens, timeout_s))
         except OSError as error:
             failed.append(error)
 

@@ -29,6 +29,11 @@ SPEC_VERSION = "SPEC-013 v0.3"
 STARTED = "started"
 STALE_NOTE = "interrupted: the run that started this trial ended without a word"
 BUSY_MS = 10_000
+TROUBLE = (
+    apsw.FullError, apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError, apsw.BusyError, apsw.LockedError, apsw.IOError,
+    apsw.CorruptError, apsw.NotADBError,
+)  # fmt: skip
+"""Errors of the file or its disk, not of the program."""
 RUN_FIELDS = (
     "run_id", "started_at_utc", "ended_at_utc", "spec_version", "binary_version", "machine_ram_gb", "machine_chip",
     "machine_os_version", "target_context", "candidate_models_json", "stage1_replicates", "stage2_replicates", "gate_ttft_ms",
@@ -56,6 +61,19 @@ class TrialValues:
     measured: Mapping[str, Any] | None = None
 
 
+def unusable(path: Path, error: apsw.Error) -> SetupError:
+    """Why a file cannot hold the tuning database, and what to do."""
+    if isinstance(error, apsw.FullError):
+        todo = "Free space on its disk, or name another file."
+    elif isinstance(error, apsw.ReadOnlyError | apsw.CantOpenError | apsw.PermissionsError):
+        todo = "Name a file that this user may write."
+    elif isinstance(error, apsw.BusyError | apsw.LockedError):
+        todo = "Wait for the program that holds it, or name another file."
+    else:
+        todo = "Name another file, or move this one away."
+    return SetupError(f"--db-path: {path} cannot be used as a tuning database ({error}). {todo}")
+
+
 class TuningDatabase:
     """One open database. Raises SetupError when it cannot be opened, or is none. readonly: it must exist, and is not changed."""
 
@@ -74,9 +92,7 @@ class TuningDatabase:
                 prepare(self._connection)
         except apsw.Error as error:
             self._connection.close()
-            raise SetupError(
-                f"--db-path: {path} cannot be used as a tuning database ({error}). Name another file, or move this one away."
-            ) from error
+            raise unusable(path, error) from error
 
     def close(self) -> None:
         """Close the file."""

@@ -4,6 +4,7 @@ what has become stale, what stands side by side. Pure over rows.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +13,14 @@ import orjson
 
 from macprovider.autotune.options import Options
 from macprovider.autotune.plan import Knobs
-from macprovider.autotune.records.database import Row
+from macprovider.autotune.records.database import STARTED, Row
 from macprovider.autotune.records.machine import Machine
-from macprovider.autotune.trial import INTERRUPTED_NOTE
+from macprovider.autotune.trial import DEFECT_NOTE, INTERRUPTED_NOTE
 from macprovider.weights.candidates import weight_footprint
 
 UNFINISHED = ("internal_error", "interrupted", "budget_exhausted_no_model_selected", "budget_exhausted_with_partial_recommendation")
+
+_TIMED_OUT = re.compile(r"(ready timeout after|request error: no whole answer within) (\d+)s")
 
 
 def newest(runs: Sequence[Row]) -> Row | None:
@@ -34,7 +37,8 @@ def previous_recommendation(runs: Sequence[Row], but: str = "") -> dict[str, Any
 def proved_infeasible(runs: Sequence[Row], trials: Sequence[Row], options: Options, machine: Machine) -> dict[str, str]:
     """Model → reason, from the newest unfinished run that asked the same of the same machine; {} when the newest such run ended.
 
-    Only what the candidate itself showed counts: a fetch that failed may succeed today, a broken-off trial showed nothing.
+    Only what the candidate itself showed counts: a fetch that failed may succeed today, a broken-off trial showed nothing, and who
+    was too slow for a short timeout may keep a longer one.
     """
     same = next((run for run in runs if _asked_the_same(run, options, machine)), None)
     if same is None or same["exit_reason"] not in UNFINISHED:
@@ -42,7 +46,7 @@ def proved_infeasible(runs: Sequence[Row], trials: Sequence[Row], options: Optio
     return {
         trial["model"]: trial["notes"]
         for trial in trials
-        if trial["run_id"] == same["run_id"] and trial["stage"] == 1 and not trial["fits"] and _is_proof(trial["notes"])
+        if trial["run_id"] == same["run_id"] and trial["stage"] == 1 and not trial["fits"] and _is_proof(trial, options)
     }
 
 
@@ -113,8 +117,14 @@ def _asked_the_same(run: Row, options: Options, machine: Machine) -> bool:
     )
 
 
-def _is_proof(notes: str | None) -> bool:
-    return bool(notes) and not str(notes).startswith(("pre-warm ", INTERRUPTED_NOTE, "started", "port "))
+def _is_proof(trial: Row, options: Options) -> bool:
+    notes = trial["notes"] or ""
+    if not notes or notes.startswith(("pre-warm ", INTERRUPTED_NOTE, DEFECT_NOTE, STARTED)) or trial["max_tokens"] != options.max_tokens:
+        return False
+    waited = _TIMED_OUT.match(notes)
+    if waited is None:
+        return True
+    return float(waited[2]) >= round(options.ready_timeout if waited[1].startswith("ready") else options.request_timeout)
 
 
 def _standing(trial: Row) -> Standing:

@@ -15,7 +15,7 @@ from macprovider.autotune.records.machine import Machine
 from macprovider.autotune.records.recipe import recipe, recipe_hash
 from macprovider.autotune.session import Session
 from macprovider.autotune.stages import NO_RATE, Progress
-from macprovider.autotune.trial import INTERRUPTED_NOTE, Result
+from macprovider.autotune.trial import DEFECT_NOTE, INTERRUPTED_NOTE, Result
 from macprovider.weights.candidates import smaller_than
 
 
@@ -26,9 +26,9 @@ def recommendation(session: Session, progress: Progress, *, partial: bool) -> di
     if progress.chosen is None or (progress.winner is None and not partial):
         return None
     if progress.winner is not None:
-        return _object(progress.winner, progress.winner.trial.knobs, session.options.target_context, partial)
+        return _object(session, progress.winner, progress.winner.trial.knobs, partial)
     knobs = Knobs(max_context=session.options.target_context)
-    return _object(progress.chosen, knobs, session.options.target_context, partial)
+    return _object(session, progress.chosen, knobs, partial)
 
 
 def hash_of(recommended: dict[str, Any] | None, candidate_models: Sequence[str], machine: Machine) -> str | None:
@@ -117,19 +117,19 @@ def infeasible(run: Row, trials: Sequence[Row], candidates: Sequence[str], recom
 
 
 def _unfinished(notes: str) -> bool:
-    return notes in (STARTED, STALE_NOTE) or notes.startswith(INTERRUPTED_NOTE)
+    return notes in (STARTED, STALE_NOTE) or notes.startswith((INTERRUPTED_NOTE, DEFECT_NOTE))
 
 
-def _object(result: Result, knobs: Knobs, target_context: int, partial: bool) -> dict[str, Any]:
+def _object(session: Session, result: Result, knobs: Knobs, partial: bool) -> dict[str, Any]:
     measured = result.measured
     return {
         "model": result.trial.model,
-        "target_context": target_context,
+        "target_context": session.options.target_context,
         "knobs": knobs.as_yaml(),
         "tps_median": measured.tps or 0.0,
         "ttft_p95_ms": measured.ttft_p95_ms or 0.0,
         "replicates": len(result.replicates),
-        "serve_command": serve_command(result.trial.model, knobs),
+        "serve_command": serve_command(result.trial.model, knobs, session.options.engine),
         "partial": partial,
         "tps_min": measured.tps_min,
         "tps_max": measured.tps_max,
@@ -139,6 +139,7 @@ def _object(result: Result, knobs: Knobs, target_context: int, partial: bool) ->
 
 
 def _cell(trial: Row) -> dict[str, Any]:
+    measured = orjson.loads(trial["measured_json"]) if trial["measured_json"] else {}
     return {
         "knobs": Knobs(trial["kv_bits"], trial["max_batch"] or 1, trial["max_context_cap"]).as_yaml(),
         "fits": bool(trial["fits"]),
@@ -147,4 +148,5 @@ def _cell(trial: Row) -> dict[str, Any]:
         "replicates": trial["replicates_n"],
         "kept": bool(trial["kept"]),
         "notes": trial["notes"],
+        "quality": measured.get("quality"),
     }

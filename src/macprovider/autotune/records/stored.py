@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import uuid
+from pathlib import Path
 
 import apsw
 
@@ -13,6 +14,7 @@ from macprovider.autotune.outcome import EXIT_CODES, EXIT_STALE, SetupError
 from macprovider.autotune.plan import describe
 from macprovider.autotune.records import history, report
 from macprovider.autotune.records.database import TuningDatabase
+from macprovider.autotune.records.database import unusable as database_unusable
 from macprovider.autotune.records.machine import this_machine
 from macprovider.autotune.records.recommendation import document
 from macprovider.autotune.run import as_json
@@ -26,21 +28,32 @@ def dry_run(options: Options) -> int:
     for warning in options.warnings:
         print(warning, file=sys.stderr)
     footprints = [weight_footprint(model) for model in options.candidate_models]
-    print(describe(options, [None if footprint is None else footprint / 1e9 for footprint in footprints]))
+    print(describe(options, footprints))
     return 0
 
 
 def report_only(options: Options) -> int:
     """Print the newest stored run. Raises SetupError without a database or a run."""
+    if options.apply:
+        print("warning: --report-only prints only; --apply is not used.", file=sys.stderr)
     database = _existing(options)
     try:
-        newest = history.newest(database.runs())
+        runs = database.runs()
+        newest = history.newest(runs)
         if newest is None:
             raise SetupError(f"--report-only: {options.db_path} holds no run yet. Run `macprovider-cli autotune` first.")
-        told = document(newest, database.trials(newest["run_id"]), options.db_path)
+        trials = database.trials()
+    except apsw.Error as error:
+        raise database_unusable(options.db_path, error) from error
     finally:
         database.close()
+    told = document(newest, [trial for trial in trials if trial["run_id"] == newest["run_id"]], options.db_path)
     print(report.block(told))
+    if options.compare and told["recommendation"] is not None:
+        earlier = runs[runs.index(newest) + 1 :]
+        print(report.comparison(told["recommendation"], history.previous_recommendation(earlier)))
+    if options.show_pareto:
+        print(history.table(history.side_by_side(runs, trials, newest["target_context"], this_machine(newest["engine"]))))
     if options.json:
         print(as_json(told))
     return 0
@@ -67,11 +80,11 @@ def check_stale(options: Options) -> int:
 def refused(error: WrongArguments) -> int:
     """Tell every fault and, where the database can be opened, keep one finished row that says so."""
     print(error, file=sys.stderr)
-    if not any(error.switches[name] for name in ("dry_run", "report_only", "check_stale")):
+    if error.db_path is not None and not any(error.switches[name] for name in ("dry_run", "report_only", "check_stale")):
         try:
-            _record(error)
-        except SetupError as unusable:
-            print(unusable, file=sys.stderr)
+            _record(error, error.db_path)
+        except SetupError as why:
+            print(why, file=sys.stderr)
     print(LAST_LINE, file=sys.stderr)
     return EXIT_CODES["config_error"]
 
@@ -83,13 +96,15 @@ def unusable(error: SetupError) -> int:
     return EXIT_CODES["config_error"]
 
 
-def _record(error: WrongArguments) -> None:
-    database = TuningDatabase(error.db_path)
+def _record(error: WrongArguments, path: Path) -> None:
+    database = TuningDatabase(path)
     try:
         run_id = str(uuid.uuid4())
         database.begin_run(run_id, error.inputs, this_machine(None), exit_reason="config_error", ended=True)
         if error.switches["json"]:
-            print(as_json(document(database.run(run_id), [], error.db_path)), flush=True)
+            print(as_json(document(database.run(run_id), [], path)), flush=True)
+    except apsw.Error as trouble:
+        raise database_unusable(path, trouble) from trouble
     finally:
         database.close()
 
