@@ -55,7 +55,7 @@ SETTINGS: tuple[Setting, ...] = (
         "NAME",
         "auto (default), transformers, openvino, llamacpp, vllm or mlx; one that is not part of this installation says so",
     ),
-    Setting("device", "--device", "MACPROVIDER_DEVICE", "device", "NAME", "auto (default), cpu, cuda, cuda:1, mps ..."),
+    Setting("device", "--device", "MACPROVIDER_DEVICE", "device", "NAME", "auto (default), cpu, cuda, cuda:1 ..."),
     Setting("dtype", "--dtype", "MACPROVIDER_DTYPE", "dtype", "NAME", "auto (default), float32, bfloat16 or float16"),
     Setting("threads", "--threads", "MACPROVIDER_THREADS", "threads", "N", "processor threads; the engine's choice when left out"),
     Setting("repair", "--repair", "MACPROVIDER_REPAIR", "repair", "PATH", "a CacheMedic checkpoint that repairs the KV cache"),

@@ -25,9 +25,15 @@ def _url(value: str | None, schemes: tuple[str, ...]) -> str | None:
 
     if value is None:
         return None
-    parts = urlsplit(value)
-    if parts.scheme not in schemes or not parts.hostname:
+    try:
+        parts = urlsplit(value)
+        right = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets without an end, a port beyond 65535
+        right = False
+    if not right:
         raise ValueError(f"a URL that begins with {' or '.join(f'{scheme}://' for scheme in schemes)} and names a host")
+    if parts.username is not None or parts.password is not None:  # settings are shown to everybody who may ask
+        raise ValueError("a URL without a user name or a password; the provider token is what proves who this is")
     return value
 
 

@@ -205,3 +205,12 @@ def test_engine_names_are_those_that_engines_have() -> None:
 )
 def test_only_this_machines_own_addresses_need_no_keys(host: str, loopback: bool) -> None:
     assert load({"host": host}).settings.on_loopback is loopback
+
+
+@pytest.mark.parametrize(
+    "url", ["ws://name:secret@pool.example/ws", "ws://pool.example:99999/ws", "ws://[::1/ws", "http://pool.example/ws", "wss://"]
+)
+def test_a_coordinators_url_names_a_host_and_no_secret(url: str) -> None:
+    """`/v1/engine` shows it to everybody who may ask; what cannot be connected to is said before the model is loaded."""
+    with pytest.raises(ConfigError, match=r"^coordinator_url: .*allowed: a URL"):
+        load({"coordinator_url": url})

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from macprovider.serving.admission import closing
-from macprovider.serving.errors import ApiError
+from macprovider.serving.errors import ApiError, defect
 from macprovider.serving.guard import Guard
 from macprovider.serving.inference import Inference
 from macprovider.serving.metrics import CONTENT_TYPE
@@ -73,7 +73,7 @@ async def _wrong_method(request: Request, error: Exception) -> Response:
 
 async def _defect(request: Request, error: Exception) -> Response:
     log.error("defect", exc_info=error)
-    return _error(ApiError(500, "internal_error", "The server met a defect of its own; its log has the details."))
+    return _error(defect())
 
 
 def _json(document: Any, status: int = 200) -> Response:

@@ -44,6 +44,11 @@ def invalid_tools(message: str, param: str = "tools") -> ApiError:
     return ApiError(400, "invalid_tools", message, param)
 
 
+def defect() -> ApiError:
+    """500 `internal_error`, for what nobody foresaw; the log holds the rest."""
+    return ApiError(500, "internal_error", "The server met a defect of its own; its log has the details.")
+
+
 def wrong(name: str, found: Any, allowed: str) -> ApiError:
     """400 for one field: what was found and what is allowed."""
     return invalid(f"{name}: found {shown(found)}; allowed: {allowed}.", name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -10,12 +11,13 @@ from typing import TYPE_CHECKING
 from macprovider.engines.base import EngineError, FinishReason, Ticket, Token
 from macprovider.serving.admission import closing
 from macprovider.serving.answer import Answer, Delta
-from macprovider.serving.errors import ApiError, invalid
+from macprovider.serving.errors import ApiError, defect, invalid
 
 if TYPE_CHECKING:
     from macprovider.serving.plan import Plan
     from macprovider.serving.service import Service
 
+log = logging.getLogger("macprovider")
 Step = list[tuple[Answer, Delta]]
 
 
@@ -63,9 +65,11 @@ class Exchange:
         listener = self._service.handover.listener(partial(self._hear, index))
         try:
             self._tickets[index] = self._service.engine.submit(self.plan.generation(index), listener)
-        except EngineError as error:
+        except Exception as error:
             self._started_at.pop(index)
-            self.fail(invalid(str(error)))
+            if not isinstance(error, EngineError):
+                log.error("defect", exc_info=error)
+            self.fail(invalid(str(error)) if isinstance(error, EngineError) else defect())
             # not at once: admission is in the middle of filling its slots
             asyncio.get_running_loop().call_soon(self._service.admission.release, None)
         self.wake()

@@ -10,6 +10,8 @@ import orjson
 from macprovider.serving.errors import ApiError, invalid, wrong
 
 Document = dict[str, Any]
+MAX_DEPTH = 64
+"""Levels of JSON in a schema or in the arguments of a call; what checks and writes them goes down level by level."""
 
 
 def parse_document(body: bytes) -> Document:
@@ -67,6 +69,17 @@ def mapping(document: Document, name: str) -> Document | None:
     if value is not None and not isinstance(value, dict):
         raise wrong(name, value, "an object")
     return value
+
+
+def deeper(value: Any, levels: int = MAX_DEPTH) -> bool:
+    """Whether lists and objects stand in each other in more than so many levels."""
+    layer = [value]
+    for _ in range(levels + 1):
+        parts = [part for part in layer if isinstance(part, (dict, list))]
+        if not parts:
+            return False
+        layer = [inner for part in parts for inner in (part.values() if isinstance(part, dict) else part)]
+    return True
 
 
 def required(document: Document, name: str) -> Any:

@@ -6,7 +6,8 @@ import asyncio
 import logging
 from typing import Any
 
-from macprovider.serving.errors import ApiError
+from macprovider.serving.admission import closing
+from macprovider.serving.errors import ApiError, defect
 from macprovider.serving.exchange import ClientGone, Exchange
 from macprovider.serving.fields import parse_document
 from macprovider.serving.plan import Api
@@ -29,8 +30,8 @@ class Inference:
         exchange: Exchange | None = None
         status = 200
         try:
-            document = parse_document(await read_body(scope, receive, service.settings.max_request_body_bytes))
-            exchange = await service.open(self._api, document)
+            body = await read_body(scope, receive, service.settings.max_request_body_bytes)
+            exchange = await service.open(self._api, parse_document(body), len(body))
             await self._answer(exchange, receive, send)
         except ApiError as error:
             status = error.status
@@ -39,6 +40,16 @@ class Inference:
         except ClientGone:
             status = 499  # the conventional status of a client that left, for the log alone
             service.counters.disconnects += 1
+        except asyncio.CancelledError:
+            if not service.draining or exchange is not None:
+                raise
+            status = 503  # the server ends while this client still sends its request
+            service.refused(closing())
+            await send_error(send, closing())
+        except Exception:
+            status = 500  # the application's own handler answers it
+            service.refused(defect())
+            raise
         finally:
             if exchange is not None:
                 exchange.close()

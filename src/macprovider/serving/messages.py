@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from macprovider.serving.errors import ApiError, invalid, shown
-from macprovider.serving.fields import Document, required
+from macprovider.serving.fields import MAX_DEPTH, Document, deeper, required
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -88,4 +88,7 @@ def _call(call: Any, at: str) -> Document:
             pass  # a model's own broken call, sent back as history: the template shows the text as it was
     elif not isinstance(arguments, dict):
         raise ApiError(400, "invalid_tools", f"{at}.function.arguments: found {shown(arguments)}; allowed: JSON text.", at)
+    if deeper(arguments):
+        at = f"{at}.function.arguments"
+        raise ApiError(400, "invalid_tools", f"{at}: found more than {MAX_DEPTH} levels of JSON; allowed: at most {MAX_DEPTH}.", at)
     return {"id": call.get("id") or "", "type": "function", "function": {"name": function["name"], "arguments": arguments}}

@@ -13,12 +13,14 @@ import orjson
 
 from macprovider.engines.base import Feature, Sampling
 from macprovider.serving.errors import ApiError, invalid, wrong
-from macprovider.serving.fields import Document, mapping, number, required, text, truth, whole
+from macprovider.serving.fields import MAX_DEPTH, Document, deeper, mapping, number, required, text, truth, whole
 
 MAX_CHOICES = 128
 MAX_STOPS = 4
 MAX_STOP_LENGTH = 1000
 MAX_TOP_LOGPROBS = 20
+MAX_ID_DIGITS = 18
+"""Python refuses to read numbers of some thousand digits."""
 SMALLEST_TOP_P = 1e-9
 """What `top_p: 0` means: the most likely token alone."""
 NEUTRAL: dict[str, tuple[object, ...]] = {
@@ -127,7 +129,7 @@ def _sampling(document: Document, features: AbstractSet[Feature], vocabulary: in
 def _logit_bias(document: Document, vocabulary: int) -> dict[int, float]:
     bias: dict[int, float] = {}
     for key, value in (mapping(document, "logit_bias") or {}).items():
-        if not key.isdecimal() or int(key) >= vocabulary:
+        if not key.isdecimal() or len(key) > MAX_ID_DIGITS or int(key) >= vocabulary:
             raise invalid(f"logit_bias: found the token id {key[:20]!r}; allowed: whole numbers from 0 to {vocabulary - 1}.", "logit_bias")
         bias[int(key)] = number({"logit_bias": value}, "logit_bias", -100, 100, 0.0)
     return bias
@@ -172,6 +174,8 @@ def _check_schema(schema: Document) -> None:
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError
 
+    if deeper(schema):
+        raise invalid(f"response_format: found a schema of more than {MAX_DEPTH} levels; allowed: at most {MAX_DEPTH}.", "response_format")
     try:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:

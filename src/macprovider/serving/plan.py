@@ -31,11 +31,6 @@ class Draft:
     prompts: Sequence[str | list[int]] = ()
     tools: ToolUse | None = None
 
-    @property
-    def characters(self) -> int:
-        """How much there is to encode."""
-        return sum(len(message["content"]) for message in self.messages) + sum(len(prompt) for prompt in self.prompts)
-
 
 @dataclass(frozen=True)
 class Plan:

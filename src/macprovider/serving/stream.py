@@ -7,14 +7,16 @@ way. `DirectWriter` therefore writes where the engine's tokens arrive, and needs
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Generator
 from types import coroutine
 from typing import Any
 
-from macprovider.serving.errors import ApiError
+from macprovider.serving.errors import ApiError, defect
 from macprovider.serving.exchange import ClientGone, Exchange
 from macprovider.serving.shapes import DONE, Head, Shape, error_events
 
+log = logging.getLogger("macprovider")
 STALL_S = 60.0
 """A client that takes nothing for this long is given up. Its answer's slot was free before: the engine waits for no reader."""
 
@@ -39,6 +41,13 @@ class Stream:
             self.ended = True
             self._refused(error)
             return error_events(error)
+        except ClientGone:
+            raise
+        except Exception as error:
+            log.error("defect", exc_info=error)
+            self.ended = True
+            self._refused(defect())
+            return error_events(defect())
         out = b""
         for answer, delta in step:
             if answer.index not in self._opened:

@@ -139,7 +139,7 @@ def _json_values(text: str) -> list[Any]:
     """The JSON values in `text`, separated by white space, `;` or `,`; empty when any part is no JSON."""
     import json
 
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(parse_constant=_no_number)
     values: list[Any] = []
     at = 0
     while True:
@@ -154,16 +154,34 @@ def _json_values(text: str) -> list[Any]:
         values.append(value)
 
 
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no JSON")
+
+
 def _call_of(value: Any, names: frozenset[str]) -> ToolCall | None:
-    if not isinstance(value, dict) or value.get("name") not in names:
+    name = value.get("name") if isinstance(value, dict) else None
+    if not isinstance(name, str) or name not in names:
         return None
     arguments = value.get("arguments", value.get("parameters", {}))
     if isinstance(arguments, str):  # some models write the arguments as JSON inside JSON
         parsed = _json_values(arguments)
         arguments = parsed[0] if len(parsed) == 1 else arguments
-    if not isinstance(arguments, dict):
+    text = _json_text(arguments) if isinstance(arguments, dict) else None
+    return None if text is None else ToolCall(f"call_{secrets.token_hex(12)}", name, text)
+
+
+def _json_text(value: Any) -> str | None:
+    """JSON of what a model wrote: with whole numbers of any size, and half a surrogate pair as its escape. None beyond Python's depth."""
+    import json
+
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:
+        pass
+    try:
+        return json.dumps(value, separators=(",", ":"))
+    except RecursionError:
         return None
-    return ToolCall(f"call_{secrets.token_hex(12)}", value["name"], orjson.dumps(arguments).decode())
 
 
 def _mistral(text: str, names: frozenset[str]) -> list[ToolCall]:

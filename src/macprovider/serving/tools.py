@@ -9,9 +9,10 @@ from typing import Any
 import orjson
 
 from macprovider.serving.errors import invalid_tools, shown
-from macprovider.serving.fields import Document, truth
+from macprovider.serving.fields import MAX_DEPTH, Document, deeper, truth
 
 NAME = re.compile(r"^[a-zA-Z0-9_-]{1,64}$")
+MAX_TOOLS = 128
 CHOICES = ("auto", "none", "required")
 
 
@@ -40,6 +41,8 @@ def parse_tools(document: Document) -> ToolUse | None:
         return None
     if not isinstance(tools, list) or not tools:
         raise invalid_tools(f"tools: found {shown(tools)}; allowed: a list of at least one tool.")
+    if len(tools) > MAX_TOOLS:
+        raise invalid_tools(f"tools: found {len(tools)} tools; allowed: at most {MAX_TOOLS}.")
     checked = tuple(_tool(tool, f"tools[{index}]") for index, tool in enumerate(tools))
     names = [tool["function"]["name"] for tool in checked]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -68,6 +71,8 @@ def _in_force(tools: tuple[Document, ...], choice: Any, parallel: bool) -> ToolU
 def _tool(tool: Any, at: str) -> Document:
     if not isinstance(tool, dict) or tool.get("type") != "function":
         raise invalid_tools(f'{at}: found {shown(tool)}; allowed: an object of type "function".', at)
+    if deeper(tool):
+        raise invalid_tools(f"{at}: found more than {MAX_DEPTH} levels of JSON; allowed: at most {MAX_DEPTH}.", at)
     function = tool.get("function")
     if not isinstance(function, dict):
         raise invalid_tools(f"{at}.function: found {shown(function)}; allowed: an object with a name.", f"{at}.function")

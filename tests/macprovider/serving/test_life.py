@@ -143,6 +143,17 @@ def test_what_does_not_finish_in_time_is_cancelled(tmp_path: Path, model: Path, 
         assert content.startswith(b"HTTP/1.1 503")
 
 
+def test_a_client_that_is_still_sending_is_told_that_the_server_ends(tmp_path: Path, model: Path) -> None:
+    with served(model, log=tmp_path / "log") as server:
+        with post_raw(server.port, CHAT, b'{"model": ', {"Content-Length": "500"}) as sending:
+            assert eventually(lambda: get(f"{server.url}/v1/health")[1]["requests_total"] == 1)
+            os.kill(server.pid, signal.SIGTERM)
+            content = read_until(sending, b"}}")
+        assert content.startswith(b"HTTP/1.1 503") and b"model_not_loaded" in content
+        assert server.process.wait(30) == 0
+        assert "Traceback" not in server.log.read_text()
+
+
 def test_sigint_drains_for_a_shorter_time_and_a_second_one_ends_at_once(tmp_path: Path, model: Path) -> None:
     with served(model, log=tmp_path / "log") as server, post_raw(server.port, CHAT, body(model, "e", stream=True)) as running:
         read_until(running, b"once more")

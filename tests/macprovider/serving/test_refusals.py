@@ -35,6 +35,14 @@ def test_what_is_no_json_is_invalid_json(server: Served, body: bytes) -> None:
     assert refusal(server, body) == (400, "invalid_json", None)
 
 
+def nested(levels: int) -> Any:
+    """So many objects, each in the last."""
+    value: Any = {}
+    for _ in range(levels - 1):
+        value = {"items": value}
+    return value
+
+
 WRONG_FIELDS = [
     ({"model": ...}, "model"),
     ({"model": 5}, "model"),
@@ -76,12 +84,14 @@ WRONG_FIELDS = [
     ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
     ({"logit_bias": {"x": 1}}, "logit_bias"),
     ({"logit_bias": {"9999999": 1}}, "logit_bias"),
+    ({"logit_bias": {"9" * 5000: 1}}, "logit_bias"),
     ({"logit_bias": {"5": 101}}, "logit_bias"),
     ({"response_format": {"type": "yaml"}}, "response_format"),
     ({"response_format": "json"}, "response_format"),
     ({"response_format": {"type": "json_schema"}}, "response_format"),
     ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "nonsense"}}}}, "response_format"),
     ({"user": 5}, "user"),
+    *(({"response_format": {"type": "json_schema", "json_schema": {"schema": nested(levels)}}}, "response_format") for levels in (65, 900)),
 ]
 
 
@@ -110,6 +120,12 @@ WRONG_TOOLS = [
     ({"tools": [function(parameters={"type": 7})]}, "tools[0].function.parameters"),
     ({"tools": [function(description=7)]}, "tools[0].function.description"),
     ({"tools": [function(), function()]}, "tools"),
+    ({"tools": [function(name=f"f{index}") for index in range(129)]}, "tools"),
+    ({"tools": [function(parameters=nested(300))]}, "tools[0]"),
+    (
+        {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": nested(300)}}]}]},
+        "messages[0].tool_calls[0].function.arguments",
+    ),
     ({"tools": [TOOL], "tool_choice": "sometimes"}, "tool_choice"),
     ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "other"}}}, "tool_choice"),
     ({"tool_choice": "required"}, "tool_choice"),
@@ -193,6 +209,18 @@ def test_the_client_raises_its_own_errors(client: Any, server: Served) -> None:
     with pytest.raises(openai.APIStatusError) as long:
         client.completions.create(model=server.model, prompt=[1] * (CONTEXT + 1))
     assert (long.value.status_code, long.value.code) == (413, "context_length_exceeded")
+
+
+def test_a_schema_at_the_limit_of_levels_is_held_to(client: Any, server: Served) -> None:
+    schema = {"type": "json_schema", "json_schema": {"name": "deep", "schema": nested(64)}}
+    answer = client.chat.completions.create(model=server.model, messages=say("h"), max_tokens=2, response_format=schema)
+    assert answer.choices[0].finish_reason in ("stop", "length")
+
+
+def test_a_schema_that_no_parser_can_begin_is_the_requests_fault(server: Served) -> None:
+    endless = {"type": "json_schema", "json_schema": {"name": "endless", "schema": {"$ref": "#"}}}
+    assert refusal(server, asked(server, response_format=endless))[:2] == (400, "invalid_request")
+    assert call("GET", f"{server.url}/v1/health")[1]["status"] == "healthy"
 
 
 def test_a_refusal_before_a_stream_is_no_stream(client: Any, server: Served) -> None:

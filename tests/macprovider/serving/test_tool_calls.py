@@ -32,6 +32,10 @@ TEXTS: list[tuple[str, str, list[tuple[str, object]]]] = [
     ('{"name": "f", "arguments": "{\\"x\\": 3}"}', "", [("f", {"x": 3})]),
     ('{"name": "f", "arguments": 5}', '{"name": "f", "arguments": 5}', []),
     ('{"na', '{"na', []),
+    ('{"name": "f", "arguments": {"n": 123456789012345678901234567890}}', "", [("f", {"n": 123456789012345678901234567890})]),
+    ('{"name": "f", "arguments": {"half": "\\ud800"}}', "", [("f", {"half": "\ud800"})]),
+    ('{"name": ["f"], "arguments": {}}', '{"name": ["f"], "arguments": {}}', []),
+    ('{"name": "f", "arguments": {"x": NaN}}', '{"name": "f", "arguments": {"x": NaN}}', []),
 ]
 
 
@@ -53,6 +57,14 @@ def test_cuts_change_nothing(case: tuple[str, str, list[tuple[str, object]]], cu
     text, plain, calls = case
     borders = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
     assert parsed([text[a:b] for a, b in pairwise(borders)]) == (plain, calls)
+
+
+@pytest.mark.parametrize("levels", [300, 5000])
+def test_arguments_of_any_depth_are_a_call_or_text(levels: int) -> None:
+    text = '{"name": "f", "arguments": ' + '{"a": ' * levels + "1" + "}" * levels + "}"
+    parser = ToolCallParser(NAMES)
+    before, after = parser.push(text), parser.finish()
+    assert before == ("", []) and (after[0] == text or len(after[1]) == 1)
 
 
 def test_text_before_a_call_is_not_held_back() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from concurrent.futures import Future
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -42,8 +43,10 @@ class TransformersEngine:
             raise EngineError("This engine was loaded before; make a new one.")
         self._loaded = load(self.settings, self.piece)
         self._runner = self._loaded.runner
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        begun: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, args=(begun,), name="engine", daemon=True)
         self._thread.start()
+        begun.result()
         return self._loaded.facts
 
     def submit(self, request: GenerationRequest, listener: Listener) -> Answer:
@@ -93,8 +96,8 @@ class TransformersEngine:
         with self._wake:
             self._wake.notify()
 
-    def _run(self) -> None:
-        """The thread."""
+    def _run(self, begun: Future[None]) -> None:
+        """The thread. begun: hears that the blocks around its turns are entered, or why they are not."""
         import torch
 
         from macprovider.engines.embedded.runner import tell_end
@@ -106,8 +109,13 @@ class TransformersEngine:
             torch.set_num_threads(self.settings.threads)
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode())
-            for block in loaded.blocks:
-                stack.enter_context(block())
+            try:
+                for block in loaded.blocks:
+                    stack.enter_context(block())
+            except BaseException as error:  # noqa: BLE001 - raised again where the engine is loaded
+                begun.set_exception(error)
+                return
+            begun.set_result(None)
             while True:
                 with self._wake:
                     while not (self._closed or self._waiting or runner.busy):

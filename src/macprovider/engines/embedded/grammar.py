@@ -75,6 +75,9 @@ class Grammars:
         matcher = LLMatcher(tokenizer, text, log_level=0)
         if matcher.is_error():
             raise EngineError(f"The JSON schema cannot be used: {_first_line(matcher.get_error())}; leave out or change that part.")
+        matcher.compute_logit_bias()  # limits of the parser show at the first token, where nobody else computes yet
+        if matcher.is_error():
+            raise EngineError(f"The JSON schema cannot be used: {_first_line(matcher.get_error())}; make it smaller or simpler.")
         return Grammar(matcher, self._width)
 
     def _loaded(self) -> Any:

@@ -170,7 +170,9 @@ class Runner:
         """Draw a token for each of the rows and tell its reader."""
         answers = [answer for row in rows if (answer := self.slots[row].answer) is not None]
         for row, answer, token in zip(rows, answers, choose(logits, [answer.draw for answer in answers]), strict=True):
-            if token is None:
+            if token is None and answer.draw.fault:
+                self._finish(row, "error", answer.draw.fault)
+            elif token is None:
                 self._spoil(row)
                 self._finish(
                     row, "error", "The model computed something that is not a number; its weights or its number format are at fault."

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from macprovider.engines.base import GenerationRequest, Sampling, Token
+from macprovider.engines.base import EngineError, GenerationRequest, Sampling, Token
 
 if TYPE_CHECKING:
     from macprovider.engines.embedded.grammar import Grammar
@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Draw:
-    """How one answer draws. counts: its tokens so far, kept only where a penalty needs them."""
+    """How one answer draws. counts: its tokens so far, kept only where a penalty needs them. fault: why it cannot draw any more."""
 
     sampling: Sampling
     top_logprobs: int | None = None
     grammar: Grammar | None = None
     generator: torch.Generator | None = None
     counts: Counter[int] = field(default_factory=Counter)
+    fault: str = ""
 
     @property
     def shaped(self) -> bool:
@@ -67,7 +68,8 @@ def draw_for(request: GenerationRequest, grammar: Grammar | None = None) -> Draw
 
 
 def choose(logits: Tensor, draws: Sequence[Draw]) -> list[Token | None]:
-    """The next token of each row of logits `[B, V]` (any float dtype); None for a row that holds no numbers.
+    """The next token of each row of logits `[B, V]` (any float dtype); None for a row that holds no numbers, and for one whose grammar
+    has failed, which `Draw.fault` tells.
 
     The caller tells each draw by `Draw.take`.
     """
@@ -76,13 +78,16 @@ def choose(logits: Tensor, draws: Sequence[Draw]) -> list[Token | None]:
         best = logits.max(-1)
         values, ids = torch.stack((best.values.double(), best.indices.double())).tolist()
         return [Token(int(index)) if value == value else None for value, index in zip(values, ids, strict=True)]
-    healthy = logits.amax(-1).isnan().logical_not().tolist()
+    healthy = logits.amax(-1).isfinite().tolist()
     shaped = logits
     if any(draw.shaped for draw in draws):
         shaped = logits.clone()
         for row, draw in enumerate(draws):
             if draw.shaped and healthy[row]:
-                shape(shaped[row], draw)
+                try:
+                    shape(shaped[row], draw)
+                except EngineError as error:
+                    draw.fault, healthy[row] = str(error), False
     chosen = shaped.argmax(-1)
     sampled = [row for row, draw in enumerate(draws) if draw.generator is not None and healthy[row]]
     for rows in ([row for row in sampled if draws[row].truncated is wanted] for wanted in (False, True)):
@@ -127,7 +132,8 @@ def kept_probabilities(logits: Tensor, sampling: Sequence[Sampling]) -> tuple[Te
 
 def _cooled(logits: Tensor, sampling: Sequence[Sampling]) -> Tensor:
     """Logits over temperature; the largest becomes 0 first, so that a tiny temperature gives no infinity."""
-    temperature = torch.tensor([s.temperature for s in sampling], dtype=logits.dtype, device=logits.device)[:, None]
+    least = torch.finfo(logits.dtype).tiny  # a smaller one would become 0
+    temperature = torch.tensor([max(s.temperature, least) for s in sampling], dtype=logits.dtype, device=logits.device)[:, None]
     return (logits - logits.amax(-1, keepdim=True)) / temperature
 
 
