@@ -96,6 +96,7 @@ def test_ac1_ac7_ac8_ac11_ac16_over_real_providers(
     assert port_free(bench.port) and _no_candidate(bench)
 
 
+@pytest.mark.slow
 def test_the_quality_gate_refuses_what_answers_otherwise_and_only_that(bench: Bench) -> None:
     """tiny-5m at 480 tokens: with 8 bits it says what it says without quantisation, with 4 bits it does not."""
     flags = ("--candidate-models", "modelwright/tiny-5m", "--target-context", "480", "--max-tokens", "8", "--kv-bits-axis", "8,4")

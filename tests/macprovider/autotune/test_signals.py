@@ -25,6 +25,10 @@ X, Y = "o/X-7B", "o/Y-3B"
 SLOW: Behaviour = {"token_s": 0.5}
 
 
+def _heed_hangups() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 class Run:
     """One `autotune` in a process of its own."""
 
@@ -39,7 +43,10 @@ class Run:
     def start(self) -> subprocess.Popen[bytes]:
         environment = os.environ | {"HOME": str(self.folder)}
         with open(self.out, "wb") as out, open(self.err, "wb") as err:
-            self.process = subprocess.Popen(autotune_argv(self.script, *self.flags), stdout=out, stderr=err, env=environment)
+            # A test run below `nohup` hands an ignored SIGHUP down, which autotune rightly goes on ignoring.
+            self.process = subprocess.Popen(
+                autotune_argv(self.script, *self.flags), stdout=out, stderr=err, env=environment, preexec_fn=_heed_hangups
+            )
         return self.process
 
     def finish(self) -> int:

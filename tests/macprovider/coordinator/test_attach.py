@@ -209,6 +209,7 @@ def test_sigterm_says_goodbye(tmp_path: Path) -> None:
         assert pool.connections == 1
 
 
+@pytest.mark.slow
 def test_an_unknown_provider_serves_without_a_pool(tmp_path: Path) -> None:
     with ReferenceCoordinator(known=[]) as pool, served(tmp_path, "--coordinator", pool.url, "--provider-id", "nobody") as server:
         assert pool.session().wait_closed() == 4002

@@ -176,8 +176,8 @@ def test_an_http_error_reaches_its_listener_and_the_next_answer_is_tried(start: 
 
 
 def test_answers_beyond_the_slots_wait_here_and_a_cancel_reaches_the_server(start: Start) -> None:
-    engine, fake = start("vllm", {"token_s": 0.01})
-    answers = [ask(engine, [5], 200) for _ in range(5)]
+    engine, fake = start("vllm", {"token_s": 0.05})
+    answers = [*(ask(engine, [5], 200) for _ in range(2)), *(ask(engine, [5], 20) for _ in range(3))]
     assert answers[0].first.wait(20) and answers[1].first.wait(20)
     metrics = engine.metrics()
     assert (metrics.running, metrics.waiting, len(fake.requests)) == (2, 3, 2)

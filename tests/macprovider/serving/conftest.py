@@ -12,7 +12,7 @@ from helpers.script_model import save_script_model
 from helpers.serve_scripts import CONTEXT, SCRIPTS, SPECIAL
 from helpers.served import Served, served
 
-ENGINES = ("transformers",)
+ENGINES = ("transformers", pytest.param("openvino", marks=pytest.mark.slow))
 
 
 @pytest.fixture(scope="session")

@@ -227,6 +227,7 @@ def test_keys_guard_an_address_that_others_reach(tmp_path: Path, model: Path) ->
         assert keys["read"] not in server.log.read_text() and keys["admin"] not in server.log.read_text()
 
 
+@pytest.mark.slow
 def test_two_servers_that_start_together_do_not_share_a_port(tmp_path: Path, model: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
