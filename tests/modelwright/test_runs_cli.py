@@ -227,12 +227,16 @@ def test_resume_ends_with_the_code_of_the_command_and_refuses_with_reasons(runs:
         assert code in (1, 13) and reason in error
 
 
+SLEEP = "for _ in range(600): time.sleep(0.1)\n"
+"""A minute in short sleeps: a signal that arrives just before a long one would be heard at its end only."""
+
+
 def test_interrupting_resume_interrupts_the_command_and_waits_for_it(start: Start) -> None:
     child = start("runs/toy")
     child.kill()
     child.wait()
     record = json.loads(Path("runs/toy/run.json").read_text())
-    script = "import signal, sys, time\nsignal.signal(signal.SIGINT, lambda *_: sys.exit(7))\nprint('ready', flush=True)\ntime.sleep(60)\n"
+    script = "import signal, sys, time\nsignal.signal(signal.SIGINT, lambda *_: sys.exit(7))\nprint('ready', flush=True)\n" + SLEEP
     record["resume_command"] = [sys.executable, "-c", script]
     Path("runs/toy/run.json").write_text(json.dumps(record))
     command = [sys.executable, "-m", "modelwright.cli", "runs", "resume", "toy"]
@@ -249,7 +253,7 @@ def test_terminating_resume_terminates_the_command_and_leaves_nothing_behind(sta
     child.wait()
     record = json.loads(Path("runs/toy/run.json").read_text())
     script = "import os, signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
-    script += "print(os.getpid(), flush=True)\ntime.sleep(60)\n"
+    script += "print(os.getpid(), flush=True)\n" + SLEEP
     record["resume_command"] = [sys.executable, "-c", script]
     Path("runs/toy/run.json").write_text(json.dumps(record))
     command = [sys.executable, "-m", "modelwright.cli", "runs", "resume", "toy"]
