@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         home = given.folder or Path(scratch)
         folder = make_model(home / given.shape, given.shape)
         servers, left_out = _start(folder, home, given, up)
-        rows = [row for clients in given.clients for row in _measure(servers, clients, given)]
+        rows = [row for clients in given.clients for row in _measure(servers, clients, given, left_out)]
         for row in rows:
             row["memory_mb"] = round(next(server.memory_mb for server in servers if server.name == row["server"]), 1)
     decisions = decide(rows)
@@ -142,18 +142,29 @@ def _gguf(folder: Path, home: Path) -> Path:
     return target
 
 
-def _measure(servers: Sequence[Server], clients: int, given: argparse.Namespace) -> list[dict[str, Any]]:
+def _measure(servers: Sequence[Server], clients: int, given: argparse.Namespace, left_out: list[str]) -> list[dict[str, Any]]:
+    """A server that fails to answer is named in `left_out` and measured no more."""
+    failed: set[str] = set()
     found: dict[str, list[dict[str, Any]]] = {server.name: [] for server in servers}
     for turn in range(given.turns):
         for place in range(len(servers)):
             server = servers[(place + turn) % len(servers)]
+            if server.name in failed:
+                continue
             rounds = max(1, 2 if clients > 1 else 3)
             seed = 1000 * (turn + 1) * clients
             size = {"words": given.prompt_words, "max_tokens": given.max_tokens}
-            found[server.name].append(measured(server, clients=clients, rounds=rounds, seed=seed, **size))
+            try:
+                found[server.name].append(measured(server, clients=clients, rounds=rounds, seed=seed, **size))
+            except RuntimeError as error:
+                failed.add(server.name)
+                left_out.append(f"{clients} clients: {error}")
+                continue
             print(f"{server.name}, {clients} clients, turn {turn + 1}: {found[server.name][-1]['tokens_per_cpu_s']} tokens per CPU second")
     rows = []
     for name, turns in found.items():
+        if name in failed or not turns:
+            continue
         middle = {key: median(turn[key] for turn in turns) for key in turns[0]}
         spread = [min(turn["tokens_per_cpu_s"] for turn in turns), max(turn["tokens_per_cpu_s"] for turn in turns)]
         rows.append({"server": name, "clients": clients, **middle, "spread_tokens_per_cpu_s": spread, "turns": len(turns)})
