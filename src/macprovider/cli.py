@@ -5,10 +5,11 @@ Standard library only; a command's module is imported when it is named.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+
+from modelwright.cli import console
 
 COMMANDS = {
     "serve": ("macprovider.serve_cli", "serve one model over HTTP, as OpenAI's interface"),
@@ -94,14 +95,8 @@ def _unknown(name: str) -> str:
 
 
 def run() -> int:
-    """The console script: like `main`, and quiet when the reader of a pipe has gone."""
-    try:
-        code = main()
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    return code
+    """The console script."""
+    return console(main)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from modelwright import __version__
@@ -117,7 +117,12 @@ def _hand_over(name: str, target: str, rest: list[str]) -> int:
 
 
 def run() -> int:
-    """The console script: like `main`, and quiet when the reader of a pipe has gone."""
+    """The console script."""
+    return console(main)
+
+
+def console(main: Callable[[], int]) -> int:
+    """The exit code of `main` as a console script; quiet, with 141, when the reader of a pipe has gone."""
     try:
         code = main()
         sys.stdout.flush()
