@@ -27,7 +27,7 @@ $(BIN)/python:
 $(VENV)/.training: $(BIN)/python pyproject.toml constraints.txt
 	@echo "Installing pinned versions into $(VENV) (the first time takes a few minutes) …"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[training]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[serve]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.training
