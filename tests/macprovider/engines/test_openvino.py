@@ -199,6 +199,19 @@ def test_the_precision_of_the_cache_is_read_back(bits: Any, row: int, prompt: li
         made.close()
 
 
+@pytest.mark.parametrize(("head", "bits", "row"), [(64, 8, 76), (64, 4, 44), (128, 8, 148), (128, 4, 84), (128, None, 256)])
+def test_the_precision_is_read_back_for_heads_of_every_size(head: int, bits: Any, row: int, tmp_path: Path) -> None:
+    """Keys have their scales by channel, values by row: the two sizes agree for heads of 32 alone."""
+    folder = saved(tmp_path, random_llama(vocab_size=1024, head_dim=head))
+    made = OpenVinoEngine(engine_settings(folder, threads=1, kv_bits=bits))
+    try:
+        facts = made.load()
+        assert (facts.kv_bits, facts.kv_bytes_per_token) == (bits, 2 * 2 * 2 * row)  # keys and values of 2 layers, 2 heads
+        assert len(ask(made, [40, 41, 42, 99], 8).wait().ids) == 8
+    finally:
+        made.close()
+
+
 def test_eight_bit_weights_answer_too(prompt: list[int], reference: PreTrainedModel) -> None:
     made = OpenVinoEngine(engine_settings(tiny_model_path(NAME), threads=1, dtype="q8_0"))
     try:

@@ -23,11 +23,14 @@ CHUNK = 512
 def confirmed_cache(found: int, blocks: int, model: GgufModel, asked: str) -> tuple[float, tuple[str, ...]]:
     """(bytes of one token over all layers, notes), from the bytes that the pipeline tells of its cache.
 
-    A row of one head of h values takes 4h (f32), 2h (f16), h + 8 (u8: scale and zero point in f32). Of u4 the pipeline counts
-    elements, h + 16 for the same eight bytes more; in memory they are half of that. Raises EngineError for any other size.
+    A row of one head of h values takes 4h (f32) or 2h (f16). Quantised values have one scale and zero point in f32 for a row, keys for
+    a channel of a block of 32 tokens: in u8 h + 8 and h + h/4 bytes. Of u4 the pipeline counts elements, with 16 of them for the same
+    eight bytes: h + 16 and h + h/2; in memory they are half of that. Measured with heads of 32 to 128. Raises EngineError for any other
+    size.
     """
     width, rows = model.shape.head_dim, 2 * model.shape.layers * model.shape.kv_heads * blocks * BLOCK
-    sizes = {"f32": 4 * width, "f16": 2 * width, "u8": width + 8, "u4": width + 16}
+    quantised = {name: width + (width * more / BLOCK + more) / 2 for name, more in (("u8", 8), ("u4", 16))}
+    sizes = {"f32": 4 * width, "f16": 2 * width, **quantised}
     per_row = found / rows
     fitting = [name for name, size in sizes.items() if size == per_row]
     if asked not in fitting:
@@ -36,7 +39,7 @@ def confirmed_cache(found: int, blocks: int, model: GgufModel, asked: str) -> tu
             "serve with another --kv-bits."
         )
     stored = per_row / 2 if asked == "u4" else per_row
-    notes = ("4-bit keys and values, each with a scale for a row: check the quality of answers before use",) if asked == "u4" else ()
+    notes = ("4-bit keys and values: check the quality of answers before use",) if asked == "u4" else ()
     return stored * rows / (blocks * BLOCK), notes
 
 
