@@ -42,8 +42,10 @@ def save_script_model(
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={character: index for index, character in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    nul = _bytes_backwards()[0]  # the readers of GGUF want a merge; no text of ours has this one
+    vocabulary = {piece: index for index, piece in enumerate([*alphabet, nul + nul])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[(nul, nul)]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -99,6 +101,10 @@ def save_script_model(
 
 
 def _bytes() -> dict[str, int]:
+    return {character: byte for byte, character in _bytes_backwards().items()}
+
+
+def _bytes_backwards() -> dict[int, str]:
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-    return {character: byte for byte, character in bytes_to_unicode().items()}
+    return dict(bytes_to_unicode())

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,9 @@ from typing import Any
 
 READY_S = 120.0
 PREFIX = "MACPROVIDER_"
+
+Refused = Callable[..., bool]
+"""`refused(feature, call, *arguments, **fields)`, the fixture of the serving tests."""
 
 
 @dataclass

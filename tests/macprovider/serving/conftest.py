@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 
+from helpers.raw_http import get
 from helpers.script_model import save_script_model
 from helpers.serve_scripts import CONTEXT, SCRIPTS, SPECIAL
-from helpers.served import Served, served
+from helpers.served import Refused, Served, served
 
-ENGINES = ("transformers", pytest.param("openvino", marks=pytest.mark.slow))
+ENGINES = (
+    "transformers",
+    pytest.param("openvino", marks=pytest.mark.slow),
+    pytest.param("llamacpp", marks=[pytest.mark.slow, pytest.mark.skipif(not shutil.which("llama-server"), reason="needs llama-server")]),
+)
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +48,19 @@ def client(server: Served) -> Any:
     """The real `openai` client, without retries."""
     with server.client() as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def refused(server: Served) -> Refused:
+    """`refused("top_logprobs", call, …)` is False where the engine has the feature; where it has not, the call must be refused by that
+    name, and nothing is left to test."""
+    features = get(f"{server.url}/v1/engine")[1]["facts"]["features"]
+
+    def check(feature: str, made: Callable[..., Any], *arguments: Any, **fields: Any) -> bool:
+        if feature in features:
+            return False
+        with pytest.raises(openai.BadRequestError, match=feature):
+            made(*arguments, **fields)
+        return True
+
+    return check

@@ -117,7 +117,9 @@ def test_a_reader_that_does_not_read_stalls_nobody(client: Any, server: Served) 
     lazy = socket.socket()
     lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     lazy.connect(("127.0.0.1", server.port))
-    data = json.dumps(body(server, stream=True, logprobs=True, top_logprobs=5, max_tokens=2000)).encode()
+    told = get(f"{server.url}/v1/engine")[1]["facts"]["features"]
+    more = {"top_logprobs": 5} if "top_logprobs" in told else {}
+    data = json.dumps(body(server, stream=True, logprobs=True, max_tokens=2000, **more)).encode()
     lazy.sendall(f"POST {CHAT} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data)
     assert client.chat.completions.create(**body(server, "h")).choices[0].message.content == "The quick brown fox"
     assert eventually(lambda: load(server) == (0, 0), 60)
@@ -125,7 +127,7 @@ def test_a_reader_that_does_not_read_stalls_nobody(client: Any, server: Served) 
     content = b""
     while b"[DONE]" not in content[-200:]:
         content += lazy.recv(1 << 20)
-    assert content.count(b'"logprob"') > 2000
+    assert content.count(b'"logprob"') >= 2000
     lazy.close()
 
 

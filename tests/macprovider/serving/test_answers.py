@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from helpers.raw_http import get
 from helpers.serve_scripts import CONTEXT, say
-from helpers.served import Served
+from helpers.served import Refused, Served
 
 FOX = "The quick brown fox"
 
@@ -108,9 +107,9 @@ def test_several_answers_have_their_own_index(client: Any, server: Served, strea
     assert usage.completion_tokens == 20
 
 
-def test_a_biased_token_is_not_drawn(client: Any, server: Served) -> None:
-    if "logit_bias" not in get(f"{server.url}/v1/engine")[1]["facts"]["features"]:
-        pytest.skip("this engine has no logit_bias")
+def test_a_biased_token_is_not_drawn(client: Any, server: Served, refused: Refused) -> None:
+    if refused("logit_bias", chat, client, server, "h", logit_bias={"1": -100}):
+        return
     quick = chat(client, server, "h", logprobs=True, top_logprobs=1).choices[0].logprobs.content[1].token
     vocabulary = json.loads((Path(server.model) / "tokenizer.json").read_text())
     index = next(token["id"] for token in vocabulary["added_tokens"] if token["content"] == quick)
@@ -118,13 +117,15 @@ def test_a_biased_token_is_not_drawn(client: Any, server: Served) -> None:
     assert "quick" not in chat(client, server, "h", logit_bias={str(index): -100}, max_tokens=3).choices[0].message.content
 
 
-def test_chat_logprobs_follow_the_tokens(client: Any, server: Served) -> None:
-    content = chat(client, server, "u", logprobs=True, top_logprobs=2).choices[0].logprobs.content
-    assert b"".join(bytes(token.bytes) for token in content).decode() == "café 🙂!!"
-    assert all(token.logprob <= 0 and token.logprob == token.top_logprobs[0].logprob and len(token.top_logprobs) == 2 for token in content)
+def test_chat_logprobs_follow_the_tokens(client: Any, server: Served, refused: Refused) -> None:
     plain = chat(client, server, "h", logprobs=True).choices[0].logprobs.content
     assert [token.token for token in plain] == ["The", " quick", " brown", " fox"] and all(token.top_logprobs == [] for token in plain)
     assert chat(client, server, "h").choices[0].logprobs is None
+    if refused("top_logprobs", chat, client, server, "u", logprobs=True, top_logprobs=2):
+        return
+    content = chat(client, server, "u", logprobs=True, top_logprobs=2).choices[0].logprobs.content
+    assert b"".join(bytes(token.bytes) for token in content).decode() == "café 🙂!!"
+    assert all(token.logprob <= 0 and token.logprob == token.top_logprobs[0].logprob and len(token.top_logprobs) == 2 for token in content)
 
 
 def test_streamed_logprobs_are_those_of_the_text_that_is_out(client: Any, server: Served) -> None:
@@ -146,8 +147,10 @@ def test_completions_take_text_several_texts_and_token_ids(client: Any, server: 
     assert answer.object == "text_completion" and answer.id.startswith("cmpl-")
 
 
-def test_completions_stream_with_logprobs(client: Any, server: Served) -> None:
+def test_completions_stream_with_logprobs(client: Any, server: Served, refused: Refused) -> None:
     asked = {"model": server.model, "prompt": "h", "temperature": 0, "logprobs": 1, "max_tokens": 20}
+    if refused("top_logprobs", client.completions.create, **asked):
+        return
     whole = client.completions.create(**asked).choices[0].logprobs
     assert whole.tokens == ["The", " quick", " brown", " fox"] and whole.text_offset == [0, 3, 9, 15]
     assert all(list(top) == [token] for top, token in zip(whole.top_logprobs, whole.tokens, strict=True))
@@ -179,9 +182,9 @@ def test_what_clients_of_today_send_along_is_accepted(client: Any, server: Serve
     assert chat(client, server, "h", **more, extra_body={"a_field_of_tomorrow": 1}).choices[0].message.content == FOX
 
 
-def test_an_answer_held_to_a_schema_is_of_that_schema(client: Any, server: Served) -> None:
-    if "json_schema" not in get(f"{server.url}/v1/engine")[1]["facts"]["features"]:
-        pytest.skip("this engine holds no answer to a schema")
+def test_an_answer_held_to_a_schema_is_of_that_schema(client: Any, server: Served, refused: Refused) -> None:
+    if refused("json_schema", chat, client, server, "h", response_format={"type": "json_object"}):
+        return
     schema = {"type": "object", "properties": {"kind": {"enum": ["a", "b"]}}, "required": ["kind"], "additionalProperties": False}
     wanted = {"type": "json_schema", "json_schema": {"name": "kind", "strict": True, "schema": schema}}
     answer = chat(client, server, "h", response_format=wanted, max_tokens=200)

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from helpers.raw_http import get
 from helpers.serve_scripts import TOOL, say
-from helpers.served import Served
+from helpers.served import Refused, Served
 
 CALLS = {
     "t": ("Let me look.", [{"city": "Bern"}, {"city": "Bern"}]),
@@ -68,9 +67,9 @@ def test_only_one_call_where_only_one_is_wanted(client: Any, server: Served) -> 
 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])
-def test_a_demanded_call_is_made_whatever_the_model_would_say(client: Any, server: Served, choice: Any) -> None:
-    if "json_schema" not in get(f"{server.url}/v1/engine")[1]["facts"]["features"]:
-        pytest.skip("this engine holds no answer to a schema")
+def test_a_demanded_call_is_made_whatever_the_model_would_say(client: Any, server: Served, choice: Any, refused: Refused) -> None:
+    if refused("json_schema", ask, client, server, "h", tool_choice=choice):
+        return
     (made,) = ask(client, server, "h", tool_choice=choice, max_tokens=200).choices
     (call,) = made.message.tool_calls
     assert made.finish_reason == "tool_calls" and call.function.name == "weather"
