@@ -9,6 +9,8 @@ from pathlib import Path
 from modelwright.tiny import tiny_model_path
 
 SHAPES = {
+    "110m": {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 9, "num_attention_heads": 16, "num_key_value_heads": 8},
+    "60m": {"hidden_size": 768, "intermediate_size": 2112, "num_hidden_layers": 9, "num_attention_heads": 12, "num_key_value_heads": 6},
     "29m": {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 9, "num_attention_heads": 8, "num_key_value_heads": 4},
     "3m": {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 4},
 }

@@ -126,8 +126,8 @@ def line_chart(
     finite = [(x, y) for x, y in finite if _drawable(x, y, log_x, log_y)]
     if not finite:
         return Html(f'<figure><figcaption>{escape(title)}</figcaption><p class="empty">There is nothing to draw yet.</p></figure>')
-    x_axis = _Axis.over([x for x, _ in finite], _LEFT, WIDTH - _RIGHT, log_x, 2)
-    y_axis = _Axis.over(list(y_range) if y_range else [y for _, y in finite], HEIGHT - _BOTTOM, _TOP, log_y, 10)
+    x_axis = Axis.over([x for x, _ in finite], _LEFT, WIDTH - _RIGHT, log_x, 2)
+    y_axis = Axis.over(list(y_range) if y_range else [y for _, y in finite], HEIGHT - _BOTTOM, _TOP, log_y, 10)
     marks = "".join(_line(index, line, x_axis, y_axis, log_x, log_y) for index, line in enumerate(series))
     # Data of the chart for everyone who cannot see it, and for those who want the numbers.
     xs = sorted({x for line in series for x, _ in line.points})
@@ -144,7 +144,7 @@ def line_chart(
     return Html(
         f'<figure><figcaption>{escape(title)}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="{escape(title)}">'
-        f'{_grid(x_axis, y_axis, x_label, y_label)}{marks}</svg><ul class="legend">{legend}</ul>'
+        f'{grid(x_axis, y_axis, x_label, y_label)}{marks}</svg><ul class="legend">{legend}</ul>'
         f"<details><summary>Numbers</summary>{numbers}</details></figure>"
     )
 
@@ -209,8 +209,8 @@ def page(title: str, *sections: Html, lead: object = "", footer: object = "", la
 
 
 @dataclass(frozen=True)
-class _Axis:
-    """Maps values to canvas units; `ticks` are values with round numbers."""
+class Axis:
+    """Maps values to canvas units, `low` to `start` and `high` to `end`; `ticks` are values with round numbers."""
 
     low: float
     high: float
@@ -220,7 +220,8 @@ class _Axis:
     ticks: tuple[float, ...]
 
     @classmethod
-    def over(cls, values: Sequence[float], start: float, end: float, log: bool, base: int) -> _Axis:
+    def over(cls, values: Sequence[float], start: float, end: float, log: bool = False, base: int = 10) -> Axis:
+        """An axis that holds every one of these finite values. log: steps of powers of `base`; the values must be above 0."""
         low, high = min(values), max(values)
         if log:
             ticks = _log_ticks(low, high, base)
@@ -234,11 +235,17 @@ class _Axis:
         return cls(low, high, start, end, log, ticks)
 
     def at(self, value: float) -> float:
+        """Where a value stands, in canvas units."""
         if self.log:
             share = math.log(value / self.low) / math.log(self.high / self.low)
         else:
             share = (value - self.low) / (self.high - self.low)
         return self.start + (self.end - self.start) * share
+
+
+def plot_axes(xs: Sequence[float], ys: Sequence[float]) -> tuple[Axis, Axis]:
+    """The linear axes of a canvas of `WIDTH` by `HEIGHT` that holds these finite values; `grid` draws them."""
+    return Axis.over(xs, _LEFT, WIDTH - _RIGHT), Axis.over(ys, HEIGHT - _BOTTOM, _TOP)
 
 
 def _linear_ticks(low: float, high: float) -> tuple[float, ...]:
@@ -261,7 +268,8 @@ def _drawable(x: float, y: float | None, log_x: bool, log_y: bool) -> bool:
     return y is not None and math.isfinite(x) and math.isfinite(y) and (x > 0 or not log_x) and (y > 0 or not log_y)
 
 
-def _grid(x_axis: _Axis, y_axis: _Axis, x_label: str, y_label: str) -> str:
+def grid(x_axis: Axis, y_axis: Axis, x_label: str, y_label: str) -> str:
+    """Lines, numbers and names of the two axes of a canvas of `WIDTH` by `HEIGHT`; see `plot_axes`."""
     bottom = HEIGHT - _BOTTOM
     parts = []
     for tick in y_axis.ticks:
@@ -278,7 +286,7 @@ def _grid(x_axis: _Axis, y_axis: _Axis, x_label: str, y_label: str) -> str:
     return "".join(parts)
 
 
-def _line(index: int, line: Series, x_axis: _Axis, y_axis: _Axis, log_x: bool, log_y: bool) -> str:
+def _line(index: int, line: Series, x_axis: Axis, y_axis: Axis, log_x: bool, log_y: bool) -> str:
     path, pen = [], "M"
     dots, bars = [], []
     kind = f"s{index % SERIES_COLOURS}"

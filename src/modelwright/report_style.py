@@ -85,6 +85,7 @@ dl > div { display: flex; flex-wrap: wrap; gap: .1rem 1rem; padding: .3rem 0; bo
 dt { flex: 0 0 11rem; }
 dd { margin: 0; flex: 1 1 12rem; min-width: 0; overflow-wrap: anywhere; }
 pre { background: var(--box); padding: .75rem; border-radius: 6px; overflow-x: auto; font-size: .9rem; }
+pre.wrap { white-space: pre-wrap; overflow-wrap: anywhere; }
 summary { cursor: pointer; color: var(--quiet); font-size: .9rem; padding: .35rem 0; }
 @media print { details { display: block; } body { background: #fff; } }
 """

@@ -1,8 +1,8 @@
 """Tuning runs against scripted candidates: a real process on a real port that behaves, or misbehaves, as a script says.
 
-As a program: `tuning.py child SCRIPT MODEL KV BATCH CONTEXT PORT` is a candidate, `tuning.py pull SCRIPT MODEL` fetches weights,
+As a program: `tuning.py child SCRIPT MODEL KV BATCH CONTEXT PORT REPAIR` is a candidate, `tuning.py pull SCRIPT MODEL` fetches weights,
 `tuning.py autotune SCRIPT FLAGS…` is `autotune` with such candidates. The script is a JSON object: model, or `model kv batch context`,
-to a behaviour (see `Behaviour`).
+or `model kv batch context repair` for one with an operator, to a behaviour (see `Behaviour`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Behaviour(TypedDict, total=False):
     status: HTTP status of every answer. no_content: a stream without text. first_s: until the first token. token_s: between
     tokens. leak: text in the middle of the answer. die_after: tokens after which the process ends. break_after: tokens after
     which the connection ends. fail_at: numbers of requests (1 is the warm-up) answered with 500. no_usage: leave it out.
-    kv_bits, slots, context: what it says at /v1/engine instead of the truth. no_engine: 404 there. ignore_term: survive
+    kv_bits, slots, context, repair: what it says at /v1/engine instead of the truth. no_engine: 404 there. ignore_term: survive
     SIGTERM. grandchild: start a process that sleeps. pull: exit status of the fetch, with `pull_log`. pull_s: how long that takes.
     last_breath: seconds from the end of the connection to that of the process, with die_after. whole: body of an answer that is not
     streamed.
@@ -60,6 +60,7 @@ class Behaviour(TypedDict, total=False):
     kv_bits: Any
     slots: int
     context: int
+    repair: str | None
     no_engine: bool
     ignore_term: bool
     grandchild: bool
@@ -82,7 +83,8 @@ def scripted_world(script: Path, conflicts: Any = None) -> Any:
     from macprovider.autotune.session import World
 
     def serve(model: str, knobs: Any, port: int, config: Path, engine: str) -> list[str]:
-        words = [str(value) for value in (knobs.kv_bits or "unset", knobs.max_batch, knobs.max_context or "default", port)]
+        context = knobs.max_context or "default"
+        words = [str(value) for value in (knobs.kv_bits or "unset", knobs.max_batch, context, port, knobs.repair or "none")]
         return [sys.executable, SELF, "child", str(script), model, *words, "--no-join", "--config", str(config)]
 
     def pull(model: str) -> list[str]:
@@ -190,8 +192,8 @@ def _behaviour(script: str, model: str, *knobs: str) -> Behaviour:
     return {**told.get(model, {}), **told.get(" ".join((model, *knobs)), {})}
 
 
-def _child(script: str, model: str, kv: str, batch: str, context: str, port: str) -> None:
-    behaviour = _behaviour(script, model, kv, batch, context)
+def _child(script: str, model: str, kv: str, batch: str, context: str, port: str, repair: str) -> None:
+    behaviour = _behaviour(script, model, kv, batch, context, *(() if repair == "none" else ("repair",)))
     if behaviour.get("ignore_term"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if behaviour.get("grandchild") and not os.fork():
@@ -211,6 +213,7 @@ def _child(script: str, model: str, kv: str, batch: str, context: str, port: str
         "slots": behaviour.get("slots", int(batch)),
         "context": behaviour.get("context", 50000 if context == "default" else int(context)),
         "kv_bytes_per_token": 64.0,
+        "repair": behaviour.get("repair", None if repair == "none" else repair),
     }
     handler = type("Handler", (_Handler,), {"behaviour": behaviour, "facts": told, "model": model, "asked": 0, "lock": threading.Lock()})
     ThreadingHTTPServer.allow_reuse_address = True
@@ -327,4 +330,4 @@ if __name__ == "__main__":
     watch_parent()
     if what == "pull":
         sys.exit(_pull(rest[0], rest[1]))
-    _child(*rest[:6])
+    _child(*rest[:7])

@@ -105,7 +105,9 @@ def read_document(path: Path, kind: Literal["repair", "state"]) -> Mapping[str, 
     try:
         document = torch.load(io.BytesIO(read_bytes(path)), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        first = str(error).strip().split("\n")[0]
+        # torch's own words for these advise to load the file with its code
+        unpickling = isinstance(error, pickle.UnpicklingError)
+        first = "no archive of tensors, or one that holds code" if unpickling else str(error).strip().split("\n")[0]
         raise DamagedFileError(path, first, "tensors and plain containers written by torch.save", "Use another checkpoint") from error
     return check_keys(document, path, kind)
 

@@ -7,15 +7,18 @@ import difflib
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, Literal, NoReturn, get_args
 
 from macprovider import places
 from macprovider.autotune import parse_rules as rules
+from macprovider.autotune.engine import engine_for_run
+from macprovider.autotune.html_rule import page_path
 from macprovider.autotune.measuring.choose import Objective
 from macprovider.autotune.options import DEFAULTS, Inputs, Options
 from macprovider.autotune.parse_rules import Faults
+from macprovider.autotune.plan import Knobs
 from macprovider.engines.base import EngineName
-from macprovider.engines.choice import NAMES, resolve_engine
+from macprovider.engines.choice import NAMES, known_engine
 from macprovider.weights.candidates import built_in, in_size_range
 from modelwright.errors import ConfigError, Fault, UsageError
 
@@ -36,6 +39,7 @@ VALUES: dict[str, tuple[str, str]] = {
     "max-model-size": ("Nb", "of the built-in list, only models of at most so many billion parameters, such as 8B"),
     "min-model-size": ("Nb", "of the built-in list, only models of at least so many billion parameters"),
     "kv-bits-axis": ("CSV", "settings of the cache to try: unset, 4, 8 (default unset,4,8)"),
+    "repair": ("PATH", "a CacheMedic checkpoint: measure every quantised cache without it, then with it (engine transformers)"),
     "max-batch-axis": ("CSV", "numbers of requests at the same time to try (default 1,2)"),
     "max-context-axis": ("CSV", "context caps to try, in tokens, none below the target (default: the target alone)"),
     "stage1-replicates": ("N", "measured requests for each candidate model (default 1)"),
@@ -51,13 +55,14 @@ VALUES: dict[str, tuple[str, str]] = {
     "ready-timeout": ("S", "seconds a candidate gets until it is ready (default 600)"),
     "request-timeout": ("S", "seconds for one request (default: 180, or the gate and two minutes, whichever is more)"),
     "max-tokens": ("N", "tokens of each answer, part of the target context (default 48)"),
-    "engine": ("NAME", f"{', '.join(NAMES)} (default auto, decided once for the whole run)"),
+    "engine": ("NAME", f"{', '.join(NAMES)} (default auto: the fastest that can hold every candidate, decided once)"),
     "objective": (
         "WHAT",
         "what decides a tie in tokens/s: tps (the earlier first token) or capacity (more concurrent tokens) (default tps)",
     ),
     "min-agreement": ("F", "with --quality-gate: share of greedy answers that must equal those of the unquantised cache (default 0.9)"),
     "max-kl": ("F", "with --quality-gate: greatest mean divergence of the next token, nats (default 0.02)"),
+    "html": ("FILE", "also write the run's report with its plots to this file, one HTML page; with --report-only the stored run's"),
 }
 SWITCHES: dict[str, str] = {
     "json": "also print the result as one JSON document, last on stdout",
@@ -122,6 +127,9 @@ def parse(argv: Sequence[str], parser: argparse.ArgumentParser | None = None) ->
     _home(faults)
     values = _values(faults, given)
     switches: dict[str, Any] = {name.replace("-", "_"): bool(getattr(given, name.replace("-", "_"))) for name in SWITCHES}
+    for name in ("dry-run", "check-stale"):
+        if given.html is not None and switches[_attribute(name)]:
+            faults.add("--html", f"--{name} beside it, which measures nothing", "a run, or --report-only", f"Leave --html or --{name} out")
     if faults:
         raise WrongArguments(
             faults, Inputs.of(values), values["db_path"] or _path(Faults(), "--db-path", None, places.database_path), switches
@@ -156,14 +164,17 @@ def _values(faults: Faults, given: argparse.Namespace) -> dict[str, Any]:
         "db_path": _path(faults, "--db-path", given.db_path, places.database_path),
         "config": _path(faults, "--config", given.config, places.config_path),
         "objective": _choice(faults, "--objective", text("objective"), get_args(Objective)),
-        "engine": _engine(faults, text("engine")),
         "min_agreement": rules.real(faults, "--min-agreement", text("min_agreement"), most=1),
         "max_kl": rules.real(faults, "--max-kl", text("max_kl")),
     }
+    values["html"] = page_path(faults, given.html, taken=(values["db_path"], values["config"]))
+    engine = _engine(faults, text("engine"))
+    values["repair"] = _repair(faults, given.repair, values["kv_bits_axis"], None if engine == "auto" else engine)
     values["max_context_axis"] = rules.context_axis(faults, "--max-context-axis", text("max_context_axis"), values["target_context"])
     values["request_timeout"] = _request_timeout(faults, given.request_timeout, values["gate_ttft_ms"])
     warnings: list[str] = []
-    values["candidate_models"] = _candidates(faults, given, values["engine"], warnings)
+    values["candidate_models"] = _candidates(faults, given, "transformers" if engine == "auto" else engine, warnings)
+    values["engine"], values["engine_reason"] = (engine, "") if engine != "auto" or faults else _auto(values, given.quality_gate)
     values["warnings"] = tuple(warnings)
     target, answer = values["target_context"], values["max_tokens"]
     if target is not None and answer is not None and answer >= target:
@@ -209,9 +220,9 @@ def _request_timeout(faults: Faults, text: str | None, gate_ms: int | None) -> f
     return None if gate_ms is None else max(180.0, gate_ms / 1000 + 120)
 
 
-def _engine(faults: Faults, name: str) -> EngineName | None:
+def _engine(faults: Faults, name: str) -> EngineName | Literal["auto"] | None:
     try:
-        return resolve_engine(name)
+        return known_engine(name)
     except UsageError as error:
         found = re.fullmatch(r"--engine: found (.+?); allowed: (.+?)\.(?: (.*))?", str(error))
         if found:
@@ -219,6 +230,13 @@ def _engine(faults: Faults, name: str) -> EngineName | None:
         else:
             faults.add("--engine", repr(name), ", ".join(NAMES), str(error))
         return None
+
+
+def _auto(values: dict[str, Any], quality_gate: bool) -> tuple[EngineName, str]:
+    context = max(values["max_context_axis"] or (values["target_context"],))
+    largest = Knobs(None, max(values["max_batch_axis"]), context, None if values["repair"] is None else str(values["repair"]))
+    choice = engine_for_run(values["candidate_models"], largest, quality_gate=quality_gate)
+    return choice.engine, choice.reason
 
 
 def _choice(faults: Faults, flag: str, text: str, allowed: Sequence[str]) -> str | None:
@@ -245,6 +263,15 @@ def _home(faults: Faults) -> None:
         Path.home()
     except RuntimeError:
         faults.add("HOME", "no home folder for this user", "a folder for logs, settings and the database", "Set HOME")
+
+
+def _repair(faults: Faults, text: str | None, kv_bits_axis: tuple[int | None, ...] | None, engine: EngineName | None) -> Path | None:
+    if text is None:
+        return None
+    from macprovider.autotune.repair_rule import FLAG, repair_checkpoint
+
+    path = _path(faults, FLAG, text, Path)
+    return None if path is None else repair_checkpoint(faults, path, kv_bits_axis, engine)
 
 
 def _argparse_fault(faults: Faults, message: str) -> None:

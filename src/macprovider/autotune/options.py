@@ -36,8 +36,9 @@ CANDIDATE_GRACE_S = 10
 @dataclass(frozen=True)
 class Options:
     """One invocation. Contexts in tokens, durations in seconds unless the name says ms. candidate_models: the final list in its
-    order. engine: never `auto`. drain_grace: None leaves the two defaults. min_agreement, max_kl: limits of the quality gate, a
-    share and nats per token.
+    order. engine: never `auto`; engine_reason: why it is what `auto` stands for, "" when it was named. drain_grace: None leaves the two
+    defaults. min_agreement, max_kl: limits of the quality gate, a share and nats per token. repair: the file of an operator that
+    quantised caches are measured with as well, None for none. html: file for the report's page, None for no page.
     """
 
     target_context: int
@@ -75,7 +76,10 @@ class Options:
     show_pareto: bool = False
     check_stale: bool = False
     quality_gate: bool = False
+    repair: Path | None = None
+    html: Path | None = None
     warnings: tuple[str, ...] = ()
+    engine_reason: str = ""
 
     @property
     def live_grace_s(self) -> float:

@@ -6,11 +6,10 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
-from macprovider.engines.choice import resolve_engine
-from macprovider.serving.capacity import tier_of
-from macprovider.weights.progress import size_text
+from macprovider.capacity import tier_of
 
 if TYPE_CHECKING:
     from macprovider.autotune.arguments import Options
@@ -21,31 +20,35 @@ COMMAND = "macprovider-cli"
 @dataclass(frozen=True)
 class Knobs:
     """What may be tuned. kv_bits: 4, 8, or None for a cache without quantisation. max_context: tokens of prompt and answer;
-    None leaves it to the server.
+    None leaves it to the server. repair: absolute path of a CacheMedic checkpoint, None without one.
     """
 
     kv_bits: int | None = None
     max_batch: int = 1
     max_context: int | None = None
+    repair: str | None = None
 
     def as_flags(self) -> list[str]:
         """The arguments of `serve`."""
         flags = [] if self.kv_bits is None else ["--kv-bits", str(self.kv_bits)]
         flags += ["--max-batch", str(self.max_batch)]
-        return flags if self.max_context is None else [*flags, "--max-context", str(self.max_context)]
+        flags += [] if self.max_context is None else ["--max-context", str(self.max_context)]
+        return flags if self.repair is None else [*flags, "--repair", self.repair]
 
-    def as_yaml(self) -> dict[str, int | None]:
-        """The same under the names of the configuration file."""
-        return {
+    def as_yaml(self) -> dict[str, int | str | None]:
+        """The same under the names of the configuration file; `repair` only where there is one, as the contract knows three names."""
+        three: dict[str, int | str | None] = {
             "kv_bits": self.kv_bits,
             "max_concurrency_override": self.max_batch,
             "max_context_override": self.max_context,
         }
+        return three if self.repair is None else three | {"repair": self.repair}
 
     def words(self) -> str:
-        """`kv_bits unset, max_batch 1, max_context 4000`"""
+        """`kv_bits unset, max_batch 1, max_context 4000`, and `, repair repair_step_500.pt` with one"""
         context = "default" if self.max_context is None else self.max_context
-        return f"kv_bits {kv_word(self.kv_bits)}, max_batch {self.max_batch}, max_context {context}"
+        three = f"kv_bits {kv_word(self.kv_bits)}, max_batch {self.max_batch}, max_context {context}"
+        return three if self.repair is None else f"{three}, repair {PurePath(self.repair).name}"
 
 
 def kv_word(kv_bits: int | None) -> str:
@@ -61,36 +64,56 @@ def fit_knobs(target_context: int, ram_gb: float | None) -> Knobs:
 
 
 def cells(
-    kv_bits_axis: Sequence[int | None], max_batch_axis: Sequence[int], max_context_axis: Sequence[int], target_context: int
+    kv_bits_axis: Sequence[int | None],
+    max_batch_axis: Sequence[int],
+    max_context_axis: Sequence[int],
+    target_context: int,
+    repair: Path | None = None,
 ) -> list[Knobs]:
-    """The cells of Stage 2: kv_bits outermost, then max_batch, then max_context; an empty context axis is the target alone."""
+    """The cells of Stage 2: kv_bits outermost, then max_batch, then max_context; an empty context axis is the target alone. With
+    `repair`, a quantised cell stands twice, first without it; an unquantised cache has nothing to mend.
+    """
     contexts = max_context_axis or (target_context,)
-    return [Knobs(*values) for values in product(kv_bits_axis, max_batch_axis, contexts)]
+    return [
+        Knobs(kv_bits, max_batch, context, operator)
+        for kv_bits, max_batch, context in product(kv_bits_axis, max_batch_axis, contexts)
+        for operator in ((None,) if repair is None or kv_bits is None else (None, str(repair)))
+    ]
+
+
+def cells_of(options: Options) -> list[Knobs]:
+    """The cells that a command line asks for."""
+    return cells(options.kv_bits_axis, options.max_batch_axis, options.max_context_axis, options.target_context, options.repair)
 
 
 def serve_command(model: str, knobs: Knobs, engine: str = "auto") -> str:
-    """The command a user types to serve the recommendation. engine: named where `serve` would take another on its own."""
-    named = [] if engine in ("auto", resolve_engine("auto")) else ["--engine", engine]
+    """The command a user types to serve the recommendation. engine: "auto" where `serve` takes it on its own."""
+    named = [] if engine == "auto" else ["--engine", engine]
     return shlex.join([COMMAND, "serve", "--model", model, *named, *knobs.as_flags()])
 
 
-def describe(options: Options, footprints: Sequence[float | None]) -> str:
-    """The dry run: what would be tried, in order. footprints: bytes of weights of each candidate, None when unknown."""
-    axis = cells(options.kv_bits_axis, options.max_batch_axis, options.max_context_axis, options.target_context)
+def describe(options: Options, memory: Sequence[str], cell_memory: Sequence[str], whose: str) -> str:
+    """The dry run: what would be tried, in order. memory: in words, of each candidate. cell_memory: of each cell, for the candidate
+    `whose`; empty where nothing can be said of them.
+    """
+    axis = cells_of(options)
     lines = [
         "PLAN (nothing was started, fetched or written)",
         f"  target_context:  {options.target_context} tokens of prompt and answer, {options.max_tokens} of them for the answer",
-        f"  engine:          {options.engine}",
+        f"  engine:          {options.engine_reason.removeprefix('engine ') or options.engine}",
         f"  gate:            first token within {options.gate_ttft_ms} ms, every request answered, no stop token leaked",
         f"  budget:          {options.max_duration} s for everything",
         f"  port, database:  {options.port}, {options.db_path}",
+        *([] if options.repair is None else [f"  repair:          {options.repair}, beside every quantised cache, after it alone"]),
         f"Stage 1: the first of these that passes, in this order ({options.stage1_replicates} measured request(s) each)",
     ]
-    for rank, (model, footprint) in enumerate(zip(options.candidate_models, footprints, strict=True), start=1):
-        weight = "weights of unknown size" if footprint is None else f"about {size_text(round(footprint))} of weights"
-        lines.append(f"  {rank}. {model}  ({weight})")
+    lines += [
+        f"  {rank}. {model}  ({words})" for rank, (model, words) in enumerate(zip(options.candidate_models, memory, strict=True), start=1)
+    ]
     lines.append(f"Stage 2: {len(axis)} cells of the chosen model ({options.stage2_replicates} measured request(s) each)")
-    lines += [f"  {number}. {knobs.words()}" for number, knobs in enumerate(axis, start=1)]
+    lines += [f"  (memory as predicted for {whose})"] if cell_memory else []
+    beside = [f"  ({words})" for words in cell_memory] or [""] * len(axis)
+    lines += [f"  {number}. {knobs.words()}{words}" for number, (knobs, words) in enumerate(zip(axis, beside, strict=True), start=1)]
     lines.append(f"Ties within {options.tps_tie_epsilon:g} of the best tokens/s go to {tie_words(options.objective)}.")
     if options.quality_gate:
         lines.append(

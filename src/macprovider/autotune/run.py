@@ -8,6 +8,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import apsw
@@ -15,6 +16,7 @@ import orjson
 
 from macprovider import places
 from macprovider.autotune.candidate.provider import PortTaken
+from macprovider.autotune.engine import engine_of_serve
 from macprovider.autotune.measuring.gate import NOTES_CHARACTERS
 from macprovider.autotune.options import Inputs, Options
 from macprovider.autotune.outcome import (
@@ -28,13 +30,12 @@ from macprovider.autotune.outcome import (
     SetupError,
 )
 from macprovider.autotune.records import history, report
-from macprovider.autotune.records.database import TROUBLE, TuningDatabase, unusable
+from macprovider.autotune.records.database import TROUBLE, Row, TuningDatabase, unusable
 from macprovider.autotune.records.machine import this_machine
 from macprovider.autotune.records.recommendation import document, hash_of, knobs_of, recommendation
 from macprovider.autotune.session import Session, World
 from macprovider.autotune.stages import Progress, stage_one, stage_two
 from macprovider.autotune.watch import Watch
-from macprovider.engines.choice import resolve_engine
 from macprovider.weights.cache_dir import cache_dir, moved_since
 from modelwright.errors import ModelwrightError, RunLockedError, StorageError
 
@@ -93,6 +94,8 @@ def _begin(options: Options, world: World, watch: Watch, database: TuningDatabas
     database.begin_run(run_id, inputs, machine, hf_cache_dir=str(cache_dir()), experiment=experiment)
     session = Session(run_id, options, machine, database, watch, world, inventory().ram_total)
     session.say(f"run {run_id}: {machine.chip}, {machine.ram_gb} GiB, engine {options.engine}, database {options.db_path}")
+    if options.engine_reason:
+        session.say(options.engine_reason)
     session.say(f"weights are read from {cache_dir()}")
     moved = moved_since(before, cache_dir())
     if moved:
@@ -202,18 +205,28 @@ def _apply(session: Session, end: _End) -> bool:
         raise Interrupted
     knobs = knobs_of(recommended)
     assert knobs.max_context is not None and knobs.kv_bits in (None, 4, 8)
+    values = Recommended(
+        recommended["model"],
+        knobs.kv_bits,  # type: ignore[arg-type]
+        knobs.max_context,
+        knobs.max_batch,
+        knobs.repair,
+        decides_repair=options.repair is not None,
+    )
     try:
-        applied = apply_recommendation(
-            options.config,
-            Recommended(recommended["model"], knobs.kv_bits, knobs.max_context, knobs.max_batch),  # type: ignore[arg-type]
-        )
+        applied = apply_recommendation(options.config, values)
     except ModelwrightError as error:
         end.apply_failed = True
         session.say(f"The recommendation was not applied: {error}")
         return False
     end.applied_line = applied.line()
-    if options.engine != resolve_engine("auto"):
+    if options.engine != engine_of_serve(recommended["model"], knobs):
         session.say(f"This was measured with the engine {options.engine}: set `engine: {options.engine}` in {applied.path} as well.")
+    if applied.other_repair:
+        session.say(
+            f"{applied.path} also sets `repair: {applied.other_repair}`, without which this was measured: remove that line, or measure "
+            "with it by --repair."
+        )
     if not options.drain:
         session.say(restart_hint())
     return True
@@ -279,7 +292,8 @@ def _told(session: Session, end: _End, experiment: str | None) -> int:
         if end.applied_line:
             print(end.applied_line, flush=True)
         return EXIT_CODES["internal_error"]
-    told = document(database.run(session.run_id), database.trials(session.run_id), options.db_path)
+    run, trials = database.run(session.run_id), database.trials(session.run_id)
+    told = document(run, trials, options.db_path)
     if end.reason == "no_feasible":
         session.say(report.nothing_fits(options.target_context, told["infeasible"]) if experiment is None else "nothing could be measured")
     if experiment is None:
@@ -289,6 +303,8 @@ def _told(session: Session, end: _End, experiment: str | None) -> int:
     if options.json:
         print(as_json(told))
     sys.stdout.flush()
+    if options.html is not None:
+        _write_page(session, options.html, told, run, trials)
     if end.reason == "config_error":
         session.say("exit_reason=config_error")
     return EXIT_APPLY_FAILED if end.apply_failed else EXIT_CODES[end.reason]
@@ -306,6 +322,21 @@ def _print_report(session: Session, end: _End, told: dict[str, Any]) -> None:
         print(history.table(history.side_by_side(database.runs(), database.trials(), options.target_context, session.machine)))
     if end.applied_line:
         print(end.applied_line)
+
+
+def _write_page(session: Session, path: Path, told: dict[str, Any], run: Row, trials: list[Row]) -> None:
+    """The last thing of a run: everything else is stored and printed by now, so that a page that cannot be written costs nothing but
+    itself.
+    """
+    from macprovider.autotune.records.page import write_page
+
+    try:
+        write_page(path, told, run, trials)
+    except StorageError as error:
+        again = "" if told["experiment"] else " The run is stored: `macprovider-cli autotune --report-only --html FILE` writes its page."
+        session.say(f"--html: {error}{again}")
+    else:
+        session.say(f"report: {path}")
 
 
 def as_json(told: dict[str, Any]) -> str:

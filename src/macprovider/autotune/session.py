@@ -59,7 +59,7 @@ class World:
 @dataclass
 class Session:
     """One run while it lives. sizings: model → how long its prompts must be. reference: model → what it answers with an unquantised
-    cache; qualities: (model, kv_bits) → the verdict on a setting (both for the quality gate).
+    cache; qualities: (model, kv_bits, repair) → the verdict on a setting (both for the quality gate).
     """
 
     run_id: str
@@ -71,7 +71,7 @@ class Session:
     ram_gb: float | None
     sizings: dict[str, Sizing] = field(default_factory=dict)
     reference: dict[str, list[Spoken]] = field(default_factory=dict)
-    qualities: dict[tuple[str, int], Quality] = field(default_factory=dict)
+    qualities: dict[tuple[str, int | None, str | None], Quality] = field(default_factory=dict)
     open_trial: int | None = None
     started_children: int = 0
 

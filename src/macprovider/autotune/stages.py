@@ -12,11 +12,9 @@ from macprovider.autotune.measuring.choose import best_of, can_still_win
 from macprovider.autotune.measuring.gate import notes
 from macprovider.autotune.measuring.measure import Replicate
 from macprovider.autotune.outcome import IntegrityFailure
-from macprovider.autotune.plan import Knobs, cells, fit_knobs
+from macprovider.autotune.plan import Knobs, cells_of, fit_knobs
 from macprovider.autotune.session import Session
 from macprovider.autotune.trial import Result, Trial
-from macprovider.weights.candidates import weight_footprint
-from macprovider.weights.progress import size_text
 
 TRANSIENT, INTEGRITY = "pre-warm transient: ", "pre-warm integrity: "
 NO_RATE = "no throughput could be measured: no answer carried its usage"
@@ -51,8 +49,10 @@ def stage_one(session: Session, progress: Progress, known: Mapping[str, str]) ->
     options = session.options
     knobs = fit_knobs(options.target_context, session.ram_gb)
     for rank, model in enumerate(options.candidate_models, start=1):
-        session.say(f"[stage 1, {rank}/{len(options.candidate_models)}] {model} ({_size(model)})")
-        result = _probe(session, Trial(1, model, knobs, options.stage1_replicates), known.get(model), progress, rank)
+        plan = Trial(1, model, knobs, options.stage1_replicates)
+        memory = trials.forecast(session, plan).words(session.ram_gb)
+        session.say(f"[stage 1, {rank}/{len(options.candidate_models)}] {model} ({memory})")
+        result = _probe(session, plan, known.get(model), progress, rank)
         session.say(f"    {_verdict(result)}")
         if result.fits:
             progress.chosen = result
@@ -64,9 +64,10 @@ def stage_two(session: Session, progress: Progress, chosen: Result) -> None:
     """Measure every cell of knobs of the chosen model in a fixed order, then keep the best."""
     options = session.options
     model = chosen.trial.model
-    axis = cells(options.kv_bits_axis, options.max_batch_axis, options.max_context_axis, options.target_context)
+    axis = cells_of(options)
     for number, knobs in enumerate(axis, start=1):
-        session.say(f"[stage 2, {number}/{len(axis)}] {model}: {knobs.words()}")
+        memory = trials.forecast(session, Trial(2, model, knobs, options.stage2_replicates)).words()
+        session.say(f"[stage 2, {number}/{len(axis)}] {model}: {knobs.words()} ({memory})")
         result = measure_cell(session, model, knobs, progress.results if options.prune else ())
         session.say(f"    {_verdict(result)}")
         progress.results.append(result)
@@ -107,6 +108,7 @@ def _probe(session: Session, plan: Trial, known: str | None, progress: Progress,
     row = trials.begin(session, plan)
     if known is not None:
         return trials.fail(session, row, plan, known)
+    before = trials.forecast(session, plan)
     try:
         _fetched(session, row, plan)
     except TransientFailure as error:
@@ -115,6 +117,9 @@ def _probe(session: Session, plan: Trial, known: str | None, progress: Progress,
         result = trials.fail(session, row, plan, notes(f"{INTEGRITY}{error}"))
         progress.infeasible.append(Infeasible(plan.model, rank, result.reason))
         raise IntegrityFailure(result.reason) from error
+    after = trials.forecast(session, plan)
+    if after.source != before.source:  # its files are here now
+        session.say(f"    {after.words(session.ram_gb)}")
     return trials.run(session, row, plan)
 
 
@@ -128,14 +133,12 @@ def _fetched(session: Session, row: int, plan: Trial) -> None:
         raise
 
 
-def _size(model: str) -> str:
-    footprint = weight_footprint(model)
-    return "weights of unknown size" if footprint is None else f"about {size_text(round(footprint))} of weights"
-
-
 def _verdict(result: Result) -> str:
+    taken = result.predicted.beside(result.peak_bytes)
+    memory = f", {taken}" if taken else ""
     if not result.fits:
-        return f"does not fit: {result.reason}"
+        return f"does not fit: {result.reason}{memory}"
     measured = result.measured
     rate = "unknown tok/s" if measured.tps is None else f"{measured.tps:.2f} tok/s"
-    return f"fits: {rate}, first token within {measured.ttft_p95_ms or 0:.0f} ms"
+    quality = "" if result.quality is None else f"; {result.quality.words()}"
+    return f"fits: {rate}, first token within {measured.ttft_p95_ms or 0:.0f} ms{memory}{quality}"

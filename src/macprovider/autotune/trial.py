@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from macprovider.autotune.candidate.leaks import stop_texts
 from macprovider.autotune.candidate.provider import Candidate, NotReady, PortTaken
 from macprovider.autotune.candidate.readback import disagreement, kv_bytes_per_token
+from macprovider.autotune.candidate.resident import Peak
 from macprovider.autotune.measuring import gate
 from macprovider.autotune.measuring.choose import Score
 from macprovider.autotune.measuring.measure import Aggregate, Replicate, aggregate
@@ -20,6 +21,8 @@ from macprovider.autotune.outcome import BudgetExhausted, Interrupted, RunEnded
 from macprovider.autotune.plan import Knobs
 from macprovider.autotune.records.database import TrialValues
 from macprovider.autotune.session import Session
+from macprovider.engines.forecast import predict
+from macprovider.engines.predicted import Predicted
 
 WARM_UP_TRIES = 4
 WARM_UP_TOKENS = 16
@@ -42,7 +45,9 @@ class Trial:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a trial. reason: why it does not fit, "" when it does. load_s: from start to ready, None when it never was."""
+    """What came of a trial. reason: why it does not fit, "" when it does. load_s: from start to ready, None when it never was.
+    predicted: its memory by arithmetic; peak_bytes: what it took, None when it never started.
+    """
 
     trial: Trial
     row: int
@@ -53,6 +58,8 @@ class Result:
     load_s: float | None = None
     kv_bytes_per_token: float | None = None
     quality: Quality | None = None
+    predicted: Predicted = field(default_factory=Predicted)
+    peak_bytes: int | None = None
 
     @property
     def fits(self) -> bool:
@@ -78,6 +85,9 @@ class _Findings:
     load_s: float | None = None
     facts: dict[str, Any] | str = "not asked"
     quality: Quality | None = None
+    limits: QualityLimits | None = None
+    predicted: Predicted = field(default_factory=Predicted)
+    peak: Peak = field(default_factory=Peak)
 
 
 def begin(session: Session, trial: Trial) -> int:
@@ -92,12 +102,17 @@ def begin(session: Session, trial: Trial) -> int:
 
 def fail(session: Session, row: int, trial: Trial, reason: str, n_err: int = 1) -> Result:
     """End a trial whose candidate was never started."""
-    return _finish(session, row, trial, _Findings([], reason), n_err)
+    return _finish(session, row, trial, _Findings([], reason, predicted=forecast(session, trial)), n_err)
+
+
+def forecast(session: Session, trial: Trial) -> Predicted:
+    """The memory that the trial's candidate will take, by arithmetic on what is known of its model now."""
+    return predict(trial.model, trial.knobs, session.options.target_context, session.options.engine)
 
 
 def run(session: Session, row: int, trial: Trial, end_early: EndEarly = lambda done: False) -> Result:
     """Measure; the row is updated in place, with `interrupted` or what else ended the run early too."""
-    found = _Findings([])
+    found = _Findings([], predicted=forecast(session, trial))
     try:
         _measure(session, trial, found, end_early)
     except NotReady as error:
@@ -114,6 +129,7 @@ def _measure(session: Session, trial: Trial, found: _Findings, end_early: EndEar
     leaks = stop_texts(trial.model)
     log = session.log_for(trial.stage, trial.model)
     with Candidate(command, options.port, log, options.candidate_grace_s, session.watch) as candidate:
+        found.peak = candidate.peak
         found.load_s = candidate.wait_ready(options.ready_timeout)
         session.detail(f"    ready after {found.load_s:.1f}s (cold load, not part of any measurement); log: {candidate.log}")
         found.facts = candidate.engine_facts()
@@ -131,16 +147,19 @@ def _measure(session: Session, trial: Trial, found: _Findings, end_early: EndEar
                 session.detail("    the other requests of this cell are left out: it cannot become the best any more")
                 return
         if options.quality_gate and not gate.verdict(found.replicates, options.gate_ttft_ms):
+            found.limits = QualityLimits(options.min_agreement, options.max_kl)
             found.quality, found.failure = _quality(session, trial, candidate)
 
 
 def _quality(session: Session, trial: Trial, candidate: Candidate) -> tuple[Quality | None, str]:
-    """The verdict on the cell's cache setting and, when it fails, why. An unquantised cache is what the others are compared with: its
-    answers are taken once, from the candidate of Stage 1.
+    """The verdict on the cell's cache, repaired or not, and, when it fails, why. An unquantised cache is what the others are compared
+    with: its answers are taken once, from the candidate of Stage 1.
     """
-    options, kv_bits, model = session.options, trial.knobs.kv_bits, trial.model
-    if (kv_bits is None and model in session.reference) or (kv_bits is not None and (model, kv_bits) in session.qualities):
-        found = None if kv_bits is None else session.qualities[model, kv_bits]
+    options, model = session.options, trial.model
+    setting = (model, trial.knobs.kv_bits, trial.knobs.repair)
+    is_reference = setting == (model, None, None)
+    if (model in session.reference) if is_reference else (setting in session.qualities):
+        found = None if is_reference else session.qualities[setting]
     else:
         texts = quality_prompts(session.sizings.get(model, Sizing()), options.target_context)
         answer_tokens = quality_answer(options.target_context)
@@ -149,11 +168,10 @@ def _quality(session: Session, trial: Trial, candidate: Candidate) -> tuple[Qual
         except OSError as error:
             candidate.check_alive(after_failure=True)
             return None, f"quality prompts: {error}"
-        if kv_bits is None:
+        if is_reference:
             session.reference[model] = answers
             return None, ""
-        found = session.qualities[model, kv_bits] = compare(session.reference[model], answers)
-        session.detail(f"    quality: {found.words()}")
+        found = session.qualities[setting] = compare(session.reference[model], answers)
     return found, "" if found is None else QualityLimits(options.min_agreement, options.max_kl).refusal(found)
 
 
@@ -193,7 +211,7 @@ def _finish(session: Session, row: int, trial: Trial, found: _Findings, n_err: i
     session.open_trial = None
     return Result(
         trial, row, reason, aggregate(found.replicates), tuple(found.replicates), session.options.target_context, found.load_s,
-        kv_bytes_per_token(found.facts), found.quality,
+        kv_bytes_per_token(found.facts), found.quality, found.predicted, found.peak.bytes,
     )  # fmt: skip
 
 
@@ -218,6 +236,8 @@ def _values(found: _Findings, notes: str, *, fits: bool, n_err: int) -> TrialVal
             "load_s": found.load_s,
             "engine": found.facts if isinstance(found.facts, dict) else None,
             "quality": None if found.quality is None else found.quality.as_dict(),
+            "quality_limits": None if found.limits is None else asdict(found.limits),
+            "memory": found.predicted.as_dict(found.peak.bytes),
         },
     )
 

@@ -17,7 +17,8 @@ from modelwright.errors import ModelwrightError
 EngineName = Literal["transformers", "openvino", "llamacpp", "vllm", "mlx"]
 KvBits = Literal[4, 8]
 Feature = Literal["logprobs", "top_logprobs", "json_schema", "seed", "penalties", "logit_bias", "top_k", "repair", "prefix_reuse"]
-FinishReason = Literal["stop", "length", "cancelled", "error"]
+FinishReason = Literal["stop", "length", "cancelled", "error", "refused"]
+"""`refused`: the request itself asks for what cannot be computed, found out only when it was tried."""
 
 
 class EngineError(ModelwrightError):
@@ -53,7 +54,7 @@ class EngineFacts:
 
     context: tokens of one request. slots: requests at the same time. kv_bits: 4, 8, or None for an unquantised cache.
     kv_bytes_per_token: of all layers, at the full context. weight_bytes: of the weights in memory. accelerator: None on a
-    processor.
+    processor. repair: the file of the operator that every step runs with, None without one.
     """
 
     engine: EngineName
@@ -67,6 +68,7 @@ class EngineFacts:
     accelerator: str | None
     features: frozenset[Feature]
     notes: tuple[str, ...] = ()
+    repair: str | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ class Listener(Protocol):
         """The next tokens, at least one."""
 
     def finished(self, reason: FinishReason, error: str = "") -> None:
-        """The last call. error: one sentence, with the reason "error"."""
+        """The last call. error: one sentence, with the reasons "error" and "refused"."""
 
 
 class Ticket(Protocol):

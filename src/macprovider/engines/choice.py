@@ -1,8 +1,8 @@
-"""Which engine: by name, or the one that `auto` stands for."""
+"""Which engine, by its name; `auto` is decided in `macprovider.engines.auto`."""
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Literal, get_args
 
 from macprovider.engines.base import Engine, EngineName, EngineSettings
 from modelwright.errors import UsageError
@@ -10,19 +10,17 @@ from modelwright.errors import UsageError
 HERE: tuple[EngineName, ...] = get_args(EngineName)
 """Engines that this version can run. `llamacpp`, `vllm` and `mlx` need a program of their own on PATH."""
 NAMES: tuple[str, ...] = ("auto", *HERE)
+REPAIRING: tuple[EngineName, ...] = ("transformers",)
+"""Engines that carry a CacheMedic operator; the others refuse `--repair` by name."""
 
 
-def resolve_engine(name: str) -> EngineName:
-    """The engine that `name` stands for. Raises UsageError for a name that is none.
-
-    `auto` is `transformers`: the one engine that holds every model and honours every knob. It stays so until a benchmark of this
-    repository shows a faster engine that does both.
-    """
+def known_engine(name: str) -> EngineName | Literal["auto"]:
+    """`name`, when it is an engine or `auto`. Raises UsageError."""
     for engine in HERE:
         if name == engine:
             return engine
     if name == "auto":
-        return "transformers"
+        return "auto"
     raise UsageError(f"--engine: found {name!r}; allowed: {', '.join(NAMES)}.")
 
 

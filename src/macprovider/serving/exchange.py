@@ -86,6 +86,10 @@ class Exchange:
             self._service.count_engine_error(error)
             self.fail(ApiError(503, "engine_error", f"The engine could not finish this answer: {error or 'it gave no reason'}"))
             return None
+        if reason == "refused":
+            message = f"response_format: the engine cannot hold an answer to this schema ({error.rstrip('.')})."
+            self.fail(invalid(message, "response_format"))
+            return None
         if reason == "cancelled":
             self.fail(closing())
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import os
 import signal
@@ -13,11 +14,12 @@ from collections.abc import Generator
 
 import uvicorn
 
+from macprovider.capacity import Capacity, capacity_of
 from macprovider.codec import Codec
+from macprovider.engines.auto import Choice, automatic
 from macprovider.engines.base import Engine, EngineFacts, EngineSettings
-from macprovider.engines.choice import make_engine, resolve_engine
+from macprovider.engines.choice import known_engine, make_engine
 from macprovider.serving.app import make_app
-from macprovider.serving.capacity import Capacity, capacity_of
 from macprovider.serving.logs import configure_logs, say
 from macprovider.serving.selftest import self_test, warm_up
 from macprovider.serving.service import Service
@@ -91,27 +93,28 @@ def load(settings: ServeSettings, logger: logging.Logger) -> tuple[Engine, Engin
     from modelwright.loading import materialise, read_config, resolve_model
 
     begun = time.monotonic()
-    name = resolve_engine(settings.engine)
+    asked = known_engine(settings.engine)
     source = resolve_model(settings.model)
-    say(logger, "loading", model=settings.model, engine=name)
     folder = materialise(source)
     capacity = capacity_of(settings.max_context, read_config(source), settings.model, inventory().ram_total)
-    codec = Codec.load(folder, settings.model)
-    engine = make_engine(
-        name,
-        EngineSettings(
-            model=settings.model,
-            folder=folder,
-            kv_bits=settings.kv_bits,
-            max_context=capacity.max_context,
-            max_batch=settings.max_batch,
-            device=settings.device,
-            dtype=settings.dtype,
-            threads=settings.threads,
-            repair=settings.repair.expanduser() if settings.repair is not None else None,
-            prefix_reuse=settings.prefix_reuse,
-        ),
+    engine_settings = EngineSettings(
+        model=settings.model,
+        folder=folder,
+        kv_bits=settings.kv_bits,
+        max_context=capacity.max_context,
+        max_batch=settings.max_batch,
+        device=settings.device,
+        dtype=settings.dtype,
+        threads=settings.threads,
+        repair=settings.repair.expanduser() if settings.repair is not None else None,
+        prefix_reuse=settings.prefix_reuse,
     )
+    choice = automatic(engine_settings) if asked == "auto" else Choice(asked, "")
+    if choice.reason:
+        capacity = dataclasses.replace(capacity, notes=(*capacity.notes, choice.reason))
+    say(logger, "loading", model=settings.model, engine=choice.engine)
+    codec = Codec.load(folder, settings.model)
+    engine = make_engine(choice.engine, engine_settings)
     try:
         facts = engine.load()
         for note in (*capacity.notes, *facts.notes):

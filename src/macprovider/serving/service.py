@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 from unicodedata import normalize
 
+from macprovider.capacity import Capacity
 from macprovider.codec import Codec
 from macprovider.engines.base import Engine, EngineFacts, fault_of
 from macprovider.serving.admission import Admission, closing
 from macprovider.serving.answer import Delta
-from macprovider.serving.capacity import Capacity
 from macprovider.serving.errors import ApiError
 from macprovider.serving.exchange import Exchange
 from macprovider.serving.fields import Document

@@ -120,7 +120,7 @@ def _plan(folder: Path, model: GgufModel, kind: Kind, name: str) -> list[_Planne
             heads = 0
             if model.interleaved and re.search(r"\.attn_[qk]\.(weight|bias)$", target):
                 heads = model.shape.heads if ".attn_q." in target else model.shape.kv_heads
-            planned.append(_Planned(target, path, entry, _kind_of(entry, kind), heads))
+            planned.append(_Planned(target, path, entry, stored_kind(entry, kind), heads))
     there = {entry.name for entry in planned}
     needed = {f"blk.{layer}.{part}.weight" for layer in range(model.shape.layers) for part in _NAMES.values() if part not in _QK_NORMS}
     if model.shape.qk_norm:
@@ -137,7 +137,8 @@ def _place(name: str) -> tuple[int, int, str]:
     return (1, int(layer[1]), name) if layer else (0 if name.startswith("token_embd") else 2, 0, name)
 
 
-def _kind_of(entry: TensorEntry, kind: Kind) -> Kind:
+def stored_kind(entry: TensorEntry, kind: Kind) -> Kind:
+    """The type in which a tensor is written where matrices are `kind`."""
     if len(entry.shape) < 2:
         return "f32"
     return "f16" if kind == "q8_0" and entry.shape[-1] % Q8_BLOCK else kind

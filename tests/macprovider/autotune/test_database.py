@@ -29,7 +29,7 @@ RUN_COLUMNS = {
     "tps_tie_epsilon": "REAL", "recommendation_json": "TEXT", "recipe_hash": "TEXT", "applied": "INTEGER", "exit_reason": "TEXT",
     "hf_cache_dir": "TEXT",
 }  # fmt: skip
-NULLABLE_ADDITIONS = {"measured_json", "engine", "experiment"}
+NULLABLE_ADDITIONS = {"measured_json", "engine", "experiment", "repair"}
 PROTOTYPE = """
 CREATE TABLE tune_trials (
     id INTEGER PRIMARY KEY AUTOINCREMENT, ts_utc TEXT NOT NULL, run_id TEXT NOT NULL, model TEXT NOT NULL,
@@ -81,6 +81,25 @@ def test_ac16_a_populated_prototype_is_migrated(tmp_path: Path) -> None:
     database.forget_old_runs(1)
     assert len(database.trials("proto")) == 2  # rows of no run are left alone
     database.close()
+
+
+def test_a_file_of_an_earlier_version_is_read_without_being_changed(tmp_path: Path) -> None:
+    path = tmp_path / "db.sqlite"
+    database = TuningDatabase(path)
+    begin(database, "run")
+    database.begin_trial("run", 2, "a", Knobs(4, 1, 2000), 2000, 48)
+    database.close()
+    with sqlite3.connect(path) as writer:
+        writer.execute("ALTER TABLE tune_trials DROP COLUMN repair")
+    writer.close()
+    reader = TuningDatabase(path, readonly=True)
+    assert [(row["kv_bits"], row["repair"]) for row in reader.trials()] == [(4, None)] and "repair" not in table(path, "tune_trials")
+    reader.close()
+    writer = TuningDatabase(path)  # one that may write adds the column
+    assert table(path, "tune_trials")["repair"] == ("TEXT", 0, None)
+    trial = writer.begin_trial("run", 2, "a", Knobs(4, 1, 2000, "/x/repair_step_1.pt"), 2000, 48)
+    assert [(row["id"], row["repair"]) for row in writer.trials()][-1] == (trial, "/x/repair_step_1.pt")
+    writer.close()
 
 
 def test_retention_keeps_the_newest_runs_whole(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_the_serve_command_leaves_unset_out() -> None:
 
 def test_the_serve_command_names_an_engine_that_serve_would_not_take_by_itself() -> None:
     assert serve_command("o/m", Knobs(), "openvino") == "macprovider-cli serve --model o/m --engine openvino --max-batch 1"
-    assert "--engine" not in serve_command("o/m", Knobs(), "transformers")
+    assert "--engine" not in serve_command("o/m", Knobs())
 
 
 def test_a_small_context_is_filled_and_never_passed() -> None:

@@ -14,8 +14,8 @@ from helpers.tiny_random import random_gpt2, random_llama, random_qwen3, save_mo
 from macprovider.engines.base import EngineError, KvBits
 from macprovider.engines.embedded.attention import attend_quantised
 from macprovider.engines.embedded.cache import Sizes
-from macprovider.engines.embedded.codes import formats
 from macprovider.engines.embedded.engine import TransformersEngine
+from macprovider.engines.embedded.layout import formats
 from macprovider.engines.embedded.quantised import QuantisedCache
 from modelwright.kv.quantisers import dequantise, quantise
 from modelwright.tiny import tiny_model_path

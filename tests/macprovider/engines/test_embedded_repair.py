@@ -40,7 +40,9 @@ def saved(run: Path, operator: RepairOperator) -> Path:
 
 def served(folder: Path, checkpoint: Path | None, **options: object) -> list[list[int]]:
     engine = TransformersEngine(engine_settings(folder, repair=checkpoint, max_batch=3, **options), piece=16)
-    assert "repair" in engine.load().features
+    facts = engine.load()
+    newest = checkpoint / "checkpoints" / "repair_step_30.pt" if checkpoint is not None and checkpoint.is_dir() else checkpoint
+    assert "repair" in facts.features and facts.repair == (None if newest is None else str(newest))
     try:
         heard = [ask(engine, prompt, 20) for prompt in PROMPTS]
         assert all(answer.wait().reason == "length" for answer in heard)

@@ -9,7 +9,7 @@ import pytest
 
 from macprovider.codec import Codec
 from macprovider.engines.base import fault_of
-from macprovider.engines.choice import HERE, NAMES, make_engine, resolve_engine
+from macprovider.engines.choice import HERE, NAMES, known_engine, make_engine
 from macprovider.engines.external.engine import ExternalEngine
 from macprovider.engines.external.llamacpp_log import accelerator_in, cache_in
 from macprovider.engines.gguf_file import exported
@@ -21,12 +21,12 @@ from modelwright.tiny import tiny_model_path
 FOLDER = tiny_model_path("modelwright/tiny-0.4m")
 
 
-def test_every_engine_has_a_name_and_auto_is_transformers() -> None:
-    assert [resolve_engine(name) for name in HERE] == ["transformers", "openvino", "llamacpp", "vllm", "mlx"]
-    assert resolve_engine("auto") == "transformers"
+def test_every_engine_has_a_name() -> None:
+    assert [known_engine(name) for name in HERE] == ["transformers", "openvino", "llamacpp", "vllm", "mlx"]
+    assert known_engine("auto") == "auto"
     assert {ServeSettings(model="m", engine=name).engine for name in NAMES} == set(NAMES)
     with pytest.raises(UsageError, match="found 'ollama'; allowed: auto, transformers, openvino, llamacpp, vllm, mlx"):
-        resolve_engine("ollama")
+        known_engine("ollama")
 
 
 def test_an_engine_of_another_process_tells_its_fault() -> None:

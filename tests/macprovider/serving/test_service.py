@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from macprovider.capacity import TIERS, Capacity
 from macprovider.codec import Codec
 from macprovider.engines.base import EngineFacts, EngineMetrics, GenerationRequest, Listener, Token
-from macprovider.serving.capacity import TIERS, Capacity
 from macprovider.serving.errors import ApiError
 from macprovider.serving.service import DEGRADED_S, Service
 from macprovider.settings import load_settings

@@ -15,6 +15,7 @@ import psutil
 
 from macprovider import parent_watch
 from macprovider.autotune.candidate.ports import listening_ports, port_free
+from macprovider.autotune.candidate.resident import Peak
 from macprovider.autotune.measuring import gate
 from macprovider.autotune.measuring.request import get_json
 from macprovider.autotune.watch import Watch
@@ -100,7 +101,9 @@ def exit_status(returncode: int) -> int:
 
 
 class Candidate:
-    """A started candidate; a context manager that stops it however the block ends."""
+    """A started candidate; a context manager that stops it however the block ends. peak: its memory, as far as it was looked at: while
+    it loads, whenever it is asked whether it lives, and right before its end.
+    """
 
     def __init__(self, command: Sequence[str], port: int, log: Path, grace_s: float, watch: Watch) -> None:
         if not _settles(lambda: port_free(port), watch):
@@ -108,6 +111,7 @@ class Candidate:
         self.port, self.log, self._grace_s, self._watch = port, log, grace_s, watch
         self.started = watch.clock.monotonic()
         self.rc: int | None = None
+        self.peak = Peak()
         try:
             self.process, self._pipe = start_child(command, log, offline=True)
         except OSError as error:
@@ -129,6 +133,7 @@ class Candidate:
         while True:
             if not self.alive:
                 raise NotReady(gate.exited_in_load(self._rc(), self.log_text()))
+            self._look()
             last = self._not_yet()
             if not last and self.alive:
                 return self._watch.clock.monotonic() - self.started
@@ -146,6 +151,7 @@ class Candidate:
             _settles(lambda: not self.alive, self._watch, DYING_S)
         if not self.alive:
             raise NotReady(gate.exited_in_probe(self._rc(), self.log_text()))
+        self._look()
 
     def engine_facts(self) -> dict[str, Any] | str:
         """What the engine says of itself, or why it says nothing."""
@@ -159,6 +165,7 @@ class Candidate:
     def stop(self) -> None:
         """End the whole group and see the port free; harmless when called twice."""
         if self.rc is None:
+            self._look()
             self.rc = end_group(self.process, self._pipe, self._grace_s, self._watch)
             _settles(lambda: port_free(self.port), self._watch)
 
@@ -167,6 +174,11 @@ class Candidate:
         with contextlib.suppress(OSError), open(self.log, "rb") as file:
             return file.read(LOG_READ_BYTES).decode("utf-8", errors="replace")
         return ""
+
+    def _look(self) -> None:
+        """Only while its number is certain to be its own."""
+        if self.alive:
+            self.peak.look(self.process.pid)
 
     def _rc(self) -> int:
         return exit_status(self.process.wait())

@@ -27,6 +27,8 @@ def disagreement(asked: Knobs, facts: dict[str, Any] | str) -> str:
         differences.append(f"max_batch asked {asked.max_batch}, engine has {facts.get('slots')}")
     if asked.max_context is not None and not _holds(facts.get("context"), asked.max_context):
         differences.append(f"max_context asked {asked.max_context}, engine has {facts.get('context')}")
+    if facts.get("repair") != asked.repair:
+        differences.append(f"repair asked {asked.repair or 'none'}, engine has {facts.get('repair') or 'none'}")
     return f"knob not in effect: {'; '.join(differences)}" if differences else ""
 
 

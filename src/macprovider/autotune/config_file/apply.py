@@ -1,6 +1,7 @@
 """`autotune --apply`: put a recommendation into the settings file, so that at every moment a reader finds the old or the new one.
 
-Four keys are ours; every other line stays byte for byte. What stood there before is kept beside it under a name of its own.
+Four keys are ours, and `repair` where the run measured an operator; every other line stays byte for byte. What stood there before
+is kept beside it under a name of its own.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from modelwright.home import ensure_folder
 from modelwright.identity import process_start
 
 OWNED_KEYS = ("model", "kv_bits", "max_concurrency_override", "max_context_override")
+REPAIR_KEY = "repair"
 BACKUPS_PER_SECOND = 65536
 _SECRET = 0o600
 
@@ -36,30 +38,36 @@ class ApplyError(ModelwrightError):
 @dataclass(frozen=True)
 class Recommended:
     """What to serve. kv_bits: None leaves the cache unquantised and the key out. max_context: tokens. max_batch: requests at
-    the same time.
+    the same time. repair: path of an operator; None leaves the key out where `decides_repair`, the key belongs to the run, and
+    otherwise leaves it as it is.
     """
 
     model: str
     kv_bits: Literal[4, 8] | None
     max_context: int
     max_batch: int
+    repair: str | None = None
+    decides_repair: bool = False
 
     def settings(self) -> dict[str, Scalar | None]:
         """By the names of the settings file; None for a key that is left out."""
         values = (self.model, self.kv_bits, self.max_batch, self.max_context)
-        return dict(zip(OWNED_KEYS, values, strict=True))
+        four: dict[str, Scalar | None] = dict(zip(OWNED_KEYS, values, strict=True))
+        return four | {REPAIR_KEY: self.repair} if self.decides_repair else four
 
 
 @dataclass(frozen=True)
 class Applied:
     """What was done. path: the file itself, symbolic links followed. backup: of what stood there, None for a new file. changed:
-    the keys whose value is another now.
+    the keys whose value is another now. other_repair: an operator that the file names and the recommendation knows nothing of, ""
+    for none.
     """
 
     path: Path
     backup: Path | None
     changed: tuple[str, ...]
     values: Recommended
+    other_repair: str = ""
 
     def line(self) -> str:
         """The one line for standard output."""
@@ -68,7 +76,7 @@ class Applied:
 
 
 def apply_recommendation(path: Path, values: Recommended, *, now: Callable[[], float] = time.time) -> Applied:
-    """Set the four owned keys in the settings file at `path` and nothing else; create the file, 0600, when there is none.
+    """Set the owned keys in the settings file at `path` and nothing else; create the file, 0600, when there is none.
 
     A backup is written on every call that finds a file. now: Unix seconds, for its name. Raises ApplyError, or a StorageError
     (DiskFullError for a full disk); the settings are then the old ones, though their backup may exist already. Raises
@@ -84,6 +92,7 @@ def apply_recommendation(path: Path, values: Recommended, *, now: Callable[[], f
     except YamlEditError as error:
         raise ApplyError(str(error)) from error
     changed = tuple(key for key, value in values.settings().items() if not holds(before, key, value))
+    other_repair = "" if values.decides_repair else str(before.get(REPAIR_KEY) or "")
     if old is None:
         ensure_folder(target.parent)
         _create(target, new)
@@ -91,7 +100,7 @@ def apply_recommendation(path: Path, values: Recommended, *, now: Callable[[], f
     backup = _back_up(target, old.data, int(now()))
     if new != old.data:
         _replace(target, new, old.status)
-    return Applied(target, backup, changed, values)
+    return Applied(target, backup, changed, values, other_repair)
 
 
 # --- what stands there
@@ -144,6 +153,8 @@ def _check(values: Recommended) -> None:
     for name, number in (("max_context_override", values.max_context), ("max_concurrency_override", values.max_batch)):
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             faults.append(Fault(name, repr(number), "a whole number from 1 up"))
+    if values.repair is not None and not (values.decides_repair and values.repair.isprintable()):
+        faults.append(Fault(REPAIR_KEY, repr(values.repair), "a path of printable characters, decided by the run"))
     if faults:
         raise ConfigError(faults)
 

@@ -9,10 +9,12 @@ from typing import Any
 
 from macprovider.autotune import parse_rules as rules
 from macprovider.autotune.arguments import WrongArguments, build_parser, parse
+from macprovider.autotune.engine import engine_for_run
 from macprovider.autotune.experiments.runs import EXPERIMENTS, Plan, body
 from macprovider.autotune.options import Inputs, Options
 from macprovider.autotune.outcome import SetupError
 from macprovider.autotune.parse_rules import Faults
+from macprovider.autotune.plan import Knobs
 from macprovider.autotune.run import execute
 from macprovider.autotune.session import World
 
@@ -23,6 +25,8 @@ NOISE = ("tie-epsilon", "replicates")
 """Experiments about the noise of one cell: they want many replicates of it."""
 UNUSED = ("apply", "compare", "show_pareto", "resume", "prune", "quality_gate")
 """Switches that mean something for tuning alone."""
+REPAIRED = ("order-bias",)
+"""Experiments that measure every cell of a tuning, those with an operator too; the others ask about one cell, or about the cache alone."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -106,5 +110,12 @@ def parse_experiment(words: Sequence[str]) -> tuple[Options, Plan]:
         if getattr(options, flag):
             print(f"warning: --{flag.replace('_', '-')} has no meaning for an experiment and is not used.", file=sys.stderr)
     off: dict[str, Any] = dict.fromkeys(UNUSED, False)
+    if options.repair is not None and name not in REPAIRED:
+        print(f"warning: --repair has a meaning for {' and '.join(REPAIRED)} alone among the experiments and is not used.", file=sys.stderr)
+        off["repair"] = None
     options = replace(options, candidate_models=models, **off)
+    if options.engine_reason and given.model is not None:
+        operator = None if options.repair is None else str(options.repair)
+        choice = engine_for_run(models, Knobs(None, max(options.max_batch_axis), options.target_context, operator), quality_gate=False)
+        options = replace(options, engine=choice.engine, engine_reason=choice.reason)
     return options, Plan(name, models, pairs, float(idle))

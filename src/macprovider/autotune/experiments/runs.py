@@ -9,7 +9,7 @@ from macprovider.autotune import trial as trials
 from macprovider.autotune.candidate.prewarm import CorruptWeights, TransientFailure, prewarm
 from macprovider.autotune.experiments import rules as rules
 from macprovider.autotune.outcome import ExitReason, IntegrityFailure
-from macprovider.autotune.plan import Knobs, cells, fit_knobs
+from macprovider.autotune.plan import Knobs, cells_of, fit_knobs
 from macprovider.autotune.session import Session
 from macprovider.autotune.stages import INTEGRITY, Progress, measure_cell, winner
 from macprovider.autotune.trial import Result, Trial
@@ -99,8 +99,8 @@ def stage1_replicates(session: Session, plan: Plan, models: Sequence[str]) -> ru
 
 def order_bias(session: Session, plan: Plan, models: Sequence[str]) -> rules.Decision:
     """OQ-E: the same cells forward and in reverse, pair after pair with a pause between."""
-    options, model = session.options, models[0]
-    axis = cells(options.kv_bits_axis, options.max_batch_axis, options.max_context_axis, options.target_context)
+    model = models[0]
+    axis = cells_of(session.options)
     pairs: list[tuple[str | None, str | None]] = []
     for number in range(plan.pairs):
         if number:
@@ -135,9 +135,7 @@ def _fetched(session: Session, models: Sequence[str]) -> list[str]:
 
 
 def _first_cell(session: Session, model: str) -> Result:
-    options = session.options
-    axis = cells(options.kv_bits_axis, options.max_batch_axis, options.max_context_axis, options.target_context)
-    return _cell(session, model, axis[0])
+    return _cell(session, model, cells_of(session.options)[0])
 
 
 def _cell(session: Session, model: str, knobs: Knobs) -> Result:

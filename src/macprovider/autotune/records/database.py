@@ -20,7 +20,7 @@ from macprovider.autotune.options import Inputs
 from macprovider.autotune.outcome import ExitReason, SetupError
 from macprovider.autotune.plan import Knobs
 from macprovider.autotune.records.machine import Machine
-from macprovider.autotune.records.tables import prepare
+from macprovider.autotune.records.tables import ADDED, prepare
 from modelwright.clock import SYSTEM_CLOCK, Clock, stamp
 from modelwright.errors import ModelwrightError
 from modelwright.home import ensure_folder
@@ -41,7 +41,7 @@ RUN_FIELDS = (
 )  # fmt: skip
 TRIAL_FIELDS = (
     "id", "ts_utc", "run_id", "stage", "model", "target_context", "measured_prompt_tokens", "max_tokens", "agg_throughput_tps",
-    "ttft_p95_ms", "fits", "n_err", "kept", "notes", "kv_bits", "max_context_cap", "max_batch", "replicates_n", "measured_json",
+    "ttft_p95_ms", "fits", "n_err", "kept", "notes", "kv_bits", "max_context_cap", "max_batch", "replicates_n", "measured_json", "repair",
 )  # fmt: skip
 
 Row = dict[str, Any]
@@ -59,6 +59,11 @@ class TrialValues:
     agg_throughput_tps: float | None = None
     ttft_p95_ms: float | None = None
     measured: Mapping[str, Any] | None = None
+
+
+def knobs_of_row(trial: Row) -> Knobs:
+    """The knobs that a trial's row stands for."""
+    return Knobs(trial["kv_bits"], trial["max_batch"] or 1, trial["max_context_cap"], trial["repair"])
 
 
 def unusable(path: Path, error: apsw.Error) -> SetupError:
@@ -162,11 +167,11 @@ class TuningDatabase:
         now = stamp(self._clock.now(), millis=True)
         fields = (
             "ts_utc", "run_id", "stage", "model", "target_context", "max_tokens", "fits", "n_err", "kept", "notes", "kv_bits",
-            "max_context_cap", "max_batch", "replicates_n",
+            "max_context_cap", "max_batch", "replicates_n", "repair",
         )  # fmt: skip
         values = (
             now, run_id, stage, model, target_context, max_tokens, 0, 0, 0, STARTED, knobs.kv_bits, knobs.max_context,
-            knobs.max_batch, 0,
+            knobs.max_batch, 0, knobs.repair,
         )  # fmt: skip
         return self._insert("tune_trials", fields, values)
 
@@ -208,10 +213,10 @@ class TuningDatabase:
         return self._rows("tune_trials", TRIAL_FIELDS, "WHERE run_id = ? ORDER BY id", (run_id,))
 
     def _rows(self, table: str, fields: Sequence[str], rest: str, values: Sequence[Any]) -> list[Row]:
-        return [
-            dict(zip(fields, row, strict=True))
-            for row in self._connection.execute(f"SELECT {', '.join(fields)} FROM {table} {rest}", values)
-        ]
+        # a file of an earlier version that is only read may lack columns of our own: they say nothing then
+        lacking = ADDED - {row[1] for row in self._connection.execute(f"PRAGMA table_info({table})")}
+        columns = ", ".join(f"NULL AS {field}" if field in lacking else field for field in fields)
+        return [dict(zip(fields, row, strict=True)) for row in self._connection.execute(f"SELECT {columns} FROM {table} {rest}", values)]
 
     def _insert(self, table: str, fields: Sequence[str], values: Sequence[Any]) -> int:
         places = ", ".join("?" * len(fields))

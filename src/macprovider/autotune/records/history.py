@@ -13,7 +13,7 @@ import orjson
 
 from macprovider.autotune.options import Options
 from macprovider.autotune.plan import Knobs
-from macprovider.autotune.records.database import STARTED, Row
+from macprovider.autotune.records.database import STARTED, Row, knobs_of_row
 from macprovider.autotune.records.machine import Machine
 from macprovider.autotune.trial import DEFECT_NOTE, INTERRUPTED_NOTE
 from macprovider.weights.candidates import weight_footprint
@@ -130,7 +130,7 @@ def _is_proof(trial: Row, options: Options) -> bool:
 def _standing(trial: Row) -> Standing:
     return Standing(
         trial["model"],
-        Knobs(trial["kv_bits"], trial["max_batch"] or 1, trial["max_context_cap"]),
+        knobs_of_row(trial),
         trial["agg_throughput_tps"],
         trial["ttft_p95_ms"] or 0.0,
         weight_footprint(trial["model"]) or 0.0,

@@ -9,8 +9,9 @@ from typing import Any
 
 import orjson
 
+from macprovider.autotune.engine import engine_of_serve
 from macprovider.autotune.plan import Knobs, serve_command
-from macprovider.autotune.records.database import STALE_NOTE, STARTED, Row
+from macprovider.autotune.records.database import STALE_NOTE, STARTED, Row, knobs_of_row
 from macprovider.autotune.records.machine import Machine
 from macprovider.autotune.records.recipe import recipe, recipe_hash
 from macprovider.autotune.session import Session
@@ -50,7 +51,7 @@ def hash_of(recommended: dict[str, Any] | None, candidate_models: Sequence[str],
 def knobs_of(recommended: dict[str, Any]) -> Knobs:
     """The knobs of a stored recommendation."""
     knobs = recommended["knobs"]
-    return Knobs(knobs["kv_bits"], knobs["max_concurrency_override"], knobs["max_context_override"])
+    return Knobs(knobs["kv_bits"], knobs["max_concurrency_override"], knobs["max_context_override"], knobs.get("repair"))
 
 
 def document(run: Row, trials: Sequence[Row], db_path: Path) -> dict[str, Any]:
@@ -105,7 +106,7 @@ def infeasible(run: Row, trials: Sequence[Row], candidates: Sequence[str], recom
     failed = {
         trial["model"]: trial["notes"]
         for trial in trials
-        if trial["stage"] == 1 and not trial["fits"] and trial["notes"] and not _unfinished(trial["notes"])
+        if trial["stage"] == 1 and not trial["fits"] and trial["notes"] and not unfinished(trial["notes"])
     }
     cells = [trial for trial in trials if trial["stage"] == 2]
     if recommended is None and run["exit_reason"] == "no_feasible" and cells:
@@ -116,7 +117,8 @@ def infeasible(run: Row, trials: Sequence[Row], candidates: Sequence[str], recom
     ]
 
 
-def _unfinished(notes: str) -> bool:
+def unfinished(notes: str) -> bool:
+    """Whether the note is that of a trial that says nothing about its candidate."""
     return notes in (STARTED, STALE_NOTE) or notes.startswith((INTERRUPTED_NOTE, DEFECT_NOTE))
 
 
@@ -129,19 +131,27 @@ def _object(session: Session, result: Result, knobs: Knobs, partial: bool) -> di
         "tps_median": measured.tps or 0.0,
         "ttft_p95_ms": measured.ttft_p95_ms or 0.0,
         "replicates": len(result.replicates),
-        "serve_command": serve_command(result.trial.model, knobs, session.options.engine),
+        "serve_command": serve_command(result.trial.model, knobs, _engine_named(session, result.trial.model, knobs)),
         "partial": partial,
         "tps_min": measured.tps_min,
         "tps_max": measured.tps_max,
         "kv_bytes_per_token": result.kv_bytes_per_token,
+        "memory_predicted_bytes": result.predicted.predicted_bytes,
+        "memory_peak_bytes": result.peak_bytes,
         "quality": None if result.quality is None else result.quality.as_dict() | {"words": result.quality.words()},
     }
+
+
+def _engine_named(session: Session, model: str, knobs: Knobs) -> str:
+    """The engine of the run, "auto" where `serve` takes it without being told."""
+    engine = session.options.engine
+    return "auto" if engine_of_serve(model, knobs) == engine else engine
 
 
 def _cell(trial: Row) -> dict[str, Any]:
     measured = orjson.loads(trial["measured_json"]) if trial["measured_json"] else {}
     return {
-        "knobs": Knobs(trial["kv_bits"], trial["max_batch"] or 1, trial["max_context_cap"]).as_yaml(),
+        "knobs": knobs_of_row(trial).as_yaml(),
         "fits": bool(trial["fits"]),
         "tps_median": trial["agg_throughput_tps"],
         "ttft_p95_ms": trial["ttft_p95_ms"],
@@ -149,4 +159,5 @@ def _cell(trial: Row) -> dict[str, Any]:
         "kept": bool(trial["kept"]),
         "notes": trial["notes"],
         "quality": measured.get("quality"),
+        "memory": measured.get("memory"),
     }

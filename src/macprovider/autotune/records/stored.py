@@ -5,35 +5,49 @@ from __future__ import annotations
 import sys
 import uuid
 from pathlib import Path
+from typing import Any
 
 import apsw
 
 from macprovider.autotune.arguments import WrongArguments
 from macprovider.autotune.options import Options
 from macprovider.autotune.outcome import EXIT_CODES, EXIT_STALE, SetupError
-from macprovider.autotune.plan import describe
+from macprovider.autotune.plan import Knobs, cells_of, describe, fit_knobs
 from macprovider.autotune.records import history, report
-from macprovider.autotune.records.database import TuningDatabase
+from macprovider.autotune.records.database import Row, TuningDatabase
 from macprovider.autotune.records.database import unusable as database_unusable
 from macprovider.autotune.records.machine import this_machine
 from macprovider.autotune.records.recommendation import document
 from macprovider.autotune.run import as_json
-from macprovider.weights.candidates import weight_footprint
+from macprovider.engines.forecast import predict
+from modelwright.errors import StorageError
 
 LAST_LINE = "exit_reason=config_error"
 
 
 def dry_run(options: Options) -> int:
     """Print the plan."""
+    from modelwright.hardware import inventory
+
     for warning in options.warnings:
         print(warning, file=sys.stderr)
-    footprints = [weight_footprint(model) for model in options.candidate_models]
-    print(describe(options, footprints))
+    ram_gb = inventory().ram_total
+    knobs, axis = fit_knobs(options.target_context, ram_gb), cells_of(options)
+
+    def words(model: str, knobs: Knobs, here: float | None) -> str:
+        return predict(model, knobs, options.target_context, options.engine).words(here)
+
+    listed = options.candidate_models
+    whose = next((m for m in listed if predict(m, knobs, options.target_context, options.engine).source == "files"), "")
+    of_cells = [words(whose, cell, None) for cell in axis] if whose else []
+    print(describe(options, [words(model, knobs, ram_gb) for model in listed], of_cells, whose))
     return 0
 
 
 def report_only(options: Options) -> int:
-    """Print the newest stored run. Raises SetupError without a database or a run."""
+    """Print the newest stored run, and write its page where one was asked for. Raises SetupError without a database or a run, and for a
+    page that cannot be written.
+    """
     if options.apply:
         print("warning: --report-only prints only; --apply is not used.", file=sys.stderr)
     database = _existing(options)
@@ -47,7 +61,8 @@ def report_only(options: Options) -> int:
         raise database_unusable(options.db_path, error) from error
     finally:
         database.close()
-    told = document(newest, [trial for trial in trials if trial["run_id"] == newest["run_id"]], options.db_path)
+    of_it = [trial for trial in trials if trial["run_id"] == newest["run_id"]]
+    told = document(newest, of_it, options.db_path)
     print(report.block(told))
     if options.compare and told["recommendation"] is not None:
         earlier = runs[runs.index(newest) + 1 :]
@@ -56,6 +71,9 @@ def report_only(options: Options) -> int:
         print(history.table(history.side_by_side(runs, trials, newest["target_context"], this_machine(newest["engine"]))))
     if options.json:
         print(as_json(told))
+    if options.html is not None:
+        sys.stdout.flush()
+        _write_page(options.html, told, newest, of_it)
     return 0
 
 
@@ -107,6 +125,16 @@ def _record(error: WrongArguments, path: Path) -> None:
         raise database_unusable(path, trouble) from trouble
     finally:
         database.close()
+
+
+def _write_page(path: Path, told: dict[str, Any], run: Row, trials: list[Row]) -> None:
+    from macprovider.autotune.records.page import write_page
+
+    try:
+        write_page(path, told, run, trials)
+    except StorageError as error:
+        raise SetupError(f"--html: {error}") from error
+    print(f"report: {path}", file=sys.stderr)
 
 
 def _existing(options: Options) -> TuningDatabase:

@@ -61,11 +61,15 @@ MIGRATIONS = (
 )
 ADDITIONS = (
     "ALTER TABLE tune_trials ADD COLUMN measured_json TEXT",
+    "ALTER TABLE tune_trials ADD COLUMN repair TEXT",
     "ALTER TABLE tune_runs ADD COLUMN engine TEXT",
     "ALTER TABLE tune_runs ADD COLUMN experiment TEXT",
 )
 """Columns of our own beyond the specification, all nullable. measured_json: every replicate, the load time, what the engine said
-of itself. engine: what `--engine` stood for. experiment: name of the experiment that a run was, NULL for tuning."""
+of itself. repair: path of the operator in a cell, NULL without one. engine: what `--engine` stood for. experiment:
+name of the experiment that a run was, NULL for tuning."""
+ADDED = frozenset(statement.split()[5] for statement in ADDITIONS)
+"""Their names."""
 
 
 def prepare(connection: apsw.Connection) -> None:

@@ -10,19 +10,8 @@ import torch
 from torch import Tensor
 
 from macprovider.engines.base import KvBits
+from macprovider.engines.embedded.layout import BLOCK
 from modelwright.kv.quantisers import Quantised
-from modelwright.kv.settings import KVQuantisation, TensorFormat
-
-BLOCK = 32
-"""Tokens that are quantised together, and the newest tokens that never are."""
-WINDOW = 2 * BLOCK
-
-
-def formats(bits: KvBits, head_dim: int) -> tuple[TensorFormat, TensorFormat]:
-    """Of keys (per channel, over a block) and of values (per token, over a head). Raises ConfigError for the head size."""
-    keys = KVQuantisation(bits, bits, "kivi", group=BLOCK, recent=BLOCK, block=BLOCK).format("key", head_dim)
-    width = max(8, head_dim)
-    return keys, KVQuantisation(bits, bits, "kivi", group=width, recent=BLOCK).format("value", head_dim)
 
 
 def unpack(packed: Tensor, out: Tensor, dim: int) -> None:

@@ -11,6 +11,7 @@ from macprovider.engines.base import EngineError, EngineFacts, EngineSettings, F
 from macprovider.engines.embedded.attention import reading
 from macprovider.engines.embedded.cache import RowCache, sizes_of
 from macprovider.engines.embedded.grammar import Grammars, available
+from macprovider.engines.embedded.layout import number_format
 from macprovider.engines.embedded.quantised import QuantisedCache
 from macprovider.engines.embedded.repair import load_operator, repaired
 from macprovider.engines.embedded.rows import Slot
@@ -43,13 +44,13 @@ def load(settings: EngineSettings, piece: int) -> Loaded:
     source = resolve_model(str(settings.folder), offline=True)
     config = read_config(source)
     device = _device(settings.device)
-    dtype = _dtype(settings.dtype, device, config)
+    dtype = number_format(settings.dtype, device, config)
     context, notes = _context(settings, config)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     model = load_model(source, dtype=dtype, device=device)
     _check_layers(model, context)
-    operator = None if settings.repair is None else load_operator(settings.repair, model, settings.kv_bits)
+    operator, repair_file = (None, None) if settings.repair is None else load_operator(settings.repair, model, settings.kv_bits)
     cache, blocks = _cache(model, settings, context, repaired_too=operator is not None)
     width = int(model.get_output_embeddings().weight.shape[0])
     grammars = Grammars(settings.folder, width, _stop_ids(model)) if available() else None
@@ -68,6 +69,7 @@ def load(settings: EngineSettings, piece: int) -> Loaded:
         accelerator=torch.cuda.get_device_name(device) if device.startswith("cuda") else None,
         features=frozenset(features),
         notes=tuple(notes),
+        repair=None if repair_file is None else str(repair_file.absolute()),
     )
     runner = Runner(model, cache, piece, settings.prefix_reuse, [Slot() for _ in range(settings.max_batch)])
     return Loaded(facts, runner, width, grammars, (lambda: repaired(model, operator), *blocks))
@@ -99,16 +101,6 @@ def _device(asked: str) -> str:
     if asked != "cpu" and not asked.startswith("cuda"):
         raise EngineError(f"device: found {asked!r}; allowed: auto, cpu, cuda, cuda:<number>.")
     return asked
-
-
-def _dtype(asked: str, device: str, config: dict[str, Any]) -> str:
-    """The number format: float32 on a processor; elsewhere the model's own where it is a half one, else bfloat16."""
-    if asked != "auto":
-        return asked
-    if device == "cpu":
-        return "float32"
-    own = str(config.get("dtype") or config.get("torch_dtype"))
-    return own if own in ("float16", "bfloat16") else "bfloat16"
 
 
 def _context(settings: EngineSettings, config: dict[str, Any]) -> tuple[int, list[str]]:

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from macprovider.engines.base import EngineError, KvBits
 from macprovider.engines.embedded.cache import RowCache, RowLayer, Sizes
-from macprovider.engines.embedded.codes import BLOCK, WINDOW, formats, leaving_blocks, packed, quantised_blocks, unpack
+from macprovider.engines.embedded.codes import leaving_blocks, packed, quantised_blocks, unpack
+from macprovider.engines.embedded.layout import BLOCK, WINDOW, formats
 from macprovider.engines.embedded.rooms import QuantisedStep
 from modelwright.errors import ConfigError
 from modelwright.kv.quantisers import quantise

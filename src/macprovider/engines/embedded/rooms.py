@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from macprovider.engines.embedded.cache import Sizes
-from macprovider.engines.embedded.codes import BLOCK, WINDOW
+from macprovider.engines.embedded.layout import BLOCK, WINDOW
 
 
 class Rooms(NamedTuple):

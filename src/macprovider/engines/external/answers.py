@@ -89,7 +89,8 @@ class Answer:
         if lost:
             self._owner.lost(self, f"{self._dialect.name}: {error}.")
         elif error:
-            self._owner.over(self, "error", f"{self._dialect.name}: {error}.")
+            schema = self.request.json_schema is not None and not self.ids and self.stream is not None and self.stream.status == 400
+            self._owner.over(self, "refused" if schema else "error", f"{self._dialect.name}: {error}.")
         elif self._finish is None:
             self._owner.over(self, "error", f"{self._dialect.name}: an answer ended without its last event.")
         else:

@@ -41,6 +41,11 @@ class EventStream(asyncio.BufferedProtocol):
         self._done = False
         self.connecting: asyncio.Task[None] | None = None  # kept here, since the loop holds tasks weakly
 
+    @property
+    def status(self) -> int:
+        """Of the response; 0 before its head."""
+        return self._status
+
     def close(self) -> None:
         """Leave: nothing more is heard, and the server finds the connection gone."""
         self._done = True
@@ -87,7 +92,7 @@ class EventStream(asyncio.BufferedProtocol):
         if self._done:
             return
         if self._status and self._status != 200:
-            self.fail(f"it answered with HTTP status {self._status}: {self._body[:400].decode('utf-8', 'replace').strip()}")
+            self.fail(f"it answered with HTTP status {self._status}: {self._body[:1000].decode('utf-8', 'replace').strip()}")
         elif self._status and not self._chunked and error is None:
             self._finish()  # a body without a length ends where the connection does
         else:

@@ -20,19 +20,24 @@ CHUNK = 512
 """Prompt tokens of one step, so that a long prompt does not hold up running answers."""
 
 
-def confirmed_cache(found: int, blocks: int, model: GgufModel, asked: str) -> tuple[float, tuple[str, ...]]:
-    """(bytes of one token over all layers, notes), from the bytes that the pipeline tells of its cache.
+def counted_row_bytes(width: int) -> dict[str, float]:
+    """KV_CACHE_PRECISION → what the pipeline counts as bytes of a row of one head of `width` values, keys and values on average.
 
-    A row of one head of h values takes 4h (f32) or 2h (f16). Quantised values have one scale and zero point in f32 for a row, keys for
+    A row of h values takes 4h (f32) or 2h (f16). Quantised values have one scale and zero point in f32 for a row, keys for
     a channel of a block of 32 tokens: in u8 h + 8 and h + h/4 bytes. Of u4 the pipeline counts elements, with 16 of them for the same
-    eight bytes: h + 16 and h + h/2; in memory they are half of that. Measured with heads of 32 to 128. Raises EngineError for any other
-    size.
+    eight bytes: h + 16 and h + h/2; in memory they are half of that. Measured with heads of 32 to 128.
+    """
+    quantised = {name: width + (width * more / BLOCK + more) / 2 for name, more in (("u8", 8), ("u4", 16))}
+    return {"f32": 4.0 * width, "f16": 2.0 * width, **quantised}
+
+
+def confirmed_cache(found: int, blocks: int, model: GgufModel, asked: str) -> tuple[float, tuple[str, ...]]:
+    """(bytes of one token over all layers, notes), from the bytes that the pipeline tells of its cache. Raises EngineError for a size
+    that is none of `counted_row_bytes`.
     """
     width, rows = model.shape.head_dim, 2 * model.shape.layers * model.shape.kv_heads * blocks * BLOCK
-    quantised = {name: width + (width * more / BLOCK + more) / 2 for name, more in (("u8", 8), ("u4", 16))}
-    sizes = {"f32": 4 * width, "f16": 2 * width, **quantised}
     per_row = found / rows
-    fitting = [name for name, size in sizes.items() if size == per_row]
+    fitting = [name for name, size in counted_row_bytes(width).items() if size == per_row]
     if asked not in fitting:
         raise EngineError(
             f"openvino: the cache was asked for in {asked} and has {per_row:g} bytes a row ({', '.join(fitting) or 'no known type'}); "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from macprovider.serving.capacity import capacity_of, tier_of
+from macprovider.capacity import capacity_of, tier_of
 from modelwright.errors import ConfigError
 
 LLAMA = {"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 100}
