@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.autotune_grid.page import page as autotune_grid
+from benchmarks.autotune_order.page import page as autotune_order
 from benchmarks.medic_faults.page import page as medic_faults
 from benchmarks.medic_quant.page import page as medic_quant
 from benchmarks.medic_study.page import page as medic_study
-from benchmarks.serve_common.page import engine_page, http_page, peers_page
+from benchmarks.serve_common.page import engine_page, http_page, peers_page, quality_page
 
 from modelwright.errors import ModelwrightError
 from modelwright.files import read_json, write_text
@@ -375,6 +377,39 @@ BENCHMARKS = (
             "llama-server serves 8-bit weights, the others float32: its speed is partly that of smaller weights.",
             "Random weights: answers are nonsense of full length, and nothing is said about quality here.",
         ),
+    ),
+    Benchmark(
+        "What a quantised cache changes in served answers",
+        "serve_quality",
+        "python -m benchmarks.serve_quality.run",
+        "Every engine serves the same model with its cache unquantised, at 8 and at 4 bits; greedy answers are compared with those of its "
+        "own unquantised cache, and with those of the transformers engine.",
+        quality_page,
+        (
+            "A model of 5 M parameters with narrow heads: larger models lose less.",
+            "OpenVINO tells no probabilities of other tokens, so there is no divergence for it.",
+        ),
+    ),
+    Benchmark(
+        "Autotune beside the exhaustive grid",
+        "autotune_grid",
+        "python -m benchmarks.autotune_grid.run",
+        "`autotune --prune` against every candidate at every cell of knobs with all replicates. The grid decides by the same rule: the "
+        "first candidate of the list with a feasible cell, and its best cell.",
+        autotune_grid,
+        (
+            "Small models: the seconds that a server takes to start are most of every trial, which pruning cannot shorten.",
+            "Memory predicted: with what is held while loading; what it rests on stands in [the guide](../provider.md).",
+        ),
+    ),
+    Benchmark(
+        "Does the order of the cells change the winner? (OQ-E)",
+        "autotune_order",
+        "python -m benchmarks.autotune_order.run",
+        "`macprovider-cli autotune experiment order-bias`: the same cells forward and in reverse. Beside it: how often two runs in the "
+        "same order choose differently, which no order explains.",
+        autotune_order,
+        ("The specification's rule looks at the first figure alone; noise between cells that are nearly as fast counts as order there.",),
     ),
 )
 

@@ -48,7 +48,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--families", nargs="+", choices=("tiny", "limited"))
     parser.add_argument("--repeats", type=int)
     parser.add_argument("--grids", type=int)
-    parser.add_argument("--limit-mb", type=int, default=1400, help="private memory of a server of the family `limited`")
+    parser.add_argument("--limit-mb", type=int, default=700, help="private memory of a server of the family `limited`")
     parser.add_argument("--target-context", type=int, default=512)
     parser.add_argument("--max-tokens", type=int, default=32)
     parser.add_argument("--engine", default="transformers")
@@ -162,11 +162,18 @@ def _timed(family: str, method: str, number: int, options: Options, run: Callabl
         trials = database.trials(row["run_id"])
     finally:
         database.close()
+    if row["exit_reason"] not in ("ok", "no_feasible"):
+        raise RuntimeError(f"{family}, {method} {number + 1} ended with {row['exit_reason']}; its last words: {_last_words(options)}")
     told = json.loads(row["recommendation_json"]) if row["recommendation_json"] else None
     decision = "none" if told is None else f"{Path(told['model']).name}: {_words(told['knobs'])}"
     requests = sum(trial["replicates_n"] or 0 for trial in trials)
     print(f"{family}, {method} {number + 1}: {decision}, {seconds} s, {len(trials)} trials, {requests} requests", flush=True)
     return {"decision": decision, "seconds": seconds, "trials": len(trials), "requests": requests, "exit_reason": row["exit_reason"]}
+
+
+def _last_words(options: Options) -> str:
+    lines = (options.db_path.parent / "words.txt").read_text(encoding="utf-8").strip().splitlines()
+    return next((line for line in reversed(lines) if line.strip() and not line.startswith("exit_reason")), "")
 
 
 def _words(knobs: dict[str, Any]) -> str:

@@ -64,6 +64,41 @@ def peers_page(result: Result) -> Iterator[str]:
     yield from (f"- {line}" for line in result["left_out"])
 
 
+def quality_page(result: Result) -> Iterator[str]:
+    """`serve_quality`: what a quantised cache changes, engine by engine."""
+
+    def share(value: float | None) -> str:
+        return "–" if value is None else f"{100 * value:.0f} %"
+
+    rows = [
+        (
+            row["engine"],
+            row["dtype"],
+            row["cache"],
+            f"{row['bytes_per_token']:,.0f}",
+            share(row["agreement"]),
+            share(row["kept"]),
+            "–" if row["kl"] is None else f"{row['kl']:.4f}",
+            share(row["agreement_16"]),
+        )
+        for row in result["results"]
+    ]
+    header = (
+        "engine",
+        "weights",
+        "cache",
+        "bytes per token",
+        "same answers",
+        "tokens kept",
+        "KL, nats, at least",
+        "same as transformers",
+    )
+    yield from _table(header, rows)
+    settings = result["settings"]
+    yield f"- {settings['model']}, {settings['prompts']} prompts that fill a context of {settings['context']} tokens, answered greedily."
+    yield from (f"- {line}" for line in result["left_out"])
+
+
 def _prompt(result: Result, clients: int) -> str:
     lengths = [row["prompt_tokens"] for row in result["results"] if row["clients"] == clients]
     return f"{min(lengths):.0f} to {max(lengths):.0f}"

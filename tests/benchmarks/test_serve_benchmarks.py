@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from benchmarks.serve_common.load import prompt
-from benchmarks.serve_common.page import engine_page, http_page, peers_page
+from benchmarks.serve_common.page import engine_page, http_page, peers_page, quality_page
 from benchmarks.serve_engine.run import decide as decide_engine
 from benchmarks.serve_http.run import main as http
 from benchmarks.serve_peers.run import OURS, PEERS, decide
@@ -65,3 +65,18 @@ def test_the_server_and_its_bare_engine_answer_the_same_tokens(tmp_path: Path) -
     ratio = result["results"][1]["tokens_per_cpu_s"] / result["results"][0]["tokens_per_cpu_s"]
     assert result["ratios"]["tokens_per_cpu_s"]["median"] == pytest.approx(ratio, abs=1e-3)
     assert "2 streaming clients, model of 3M, 1 turns of each." in "\n".join(http_page(result))
+
+
+def test_the_quality_table_names_every_cache() -> None:
+    plain = {"engine": "transformers", "dtype": "float32", "cache": "unquantised", "bytes_per_token": 3840.0}
+    nothing = dict.fromkeys(("agreement", "kept", "kl", "agreement_16", "kept_16"))
+    eight = {"cache": "8 bits", "bytes_per_token": 1520.0, "agreement": 0.979, "kept": 0.984, "kl": 0.00004, "agreement_16": 0.979}
+    settings = {"model": "m", "prompts": 48, "context": 480}
+    result = {
+        "results": [plain | nothing, plain | nothing | eight],
+        "settings": settings,
+        "left_out": ["llamacpp: not installed, left out"],
+    }
+    text = "\n".join(quality_page(result))
+    assert "| transformers | float32 | unquantised | 3,840 | – | – | – | – |" in text
+    assert "| transformers | float32 | 8 bits | 1,520 | 98 % | 98 % | 0.0000 | 98 % |" in text and "- llamacpp: not installed" in text

@@ -188,7 +188,7 @@ def test_a_finished_evaluation_recomputes_nothing(finished: Path, config: Path, 
     assert all(path.read_bytes() == before[path] for path in (run / "metrics").iterdir())
 
 
-@pytest.mark.parametrize("how", ["pause", "kill"])
+@pytest.mark.parametrize("how", [pytest.param("pause", marks=pytest.mark.slow), "kill"])
 def test_an_interrupted_evaluation_goes_on_to_the_same_results(how: str, finished: Path, config: Path, tmp_path: Path) -> None:
     run = trained(config, tmp_path / how)
     first = process(config, run)

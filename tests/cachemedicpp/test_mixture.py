@@ -126,9 +126,10 @@ def test_held_out_type_is_never_drawn_and_the_rest_sums_to_one(kind: str) -> Non
 
 
 def test_events_are_drawn_in_proportion() -> None:
-    events = [sample_event(load_mixture(), GRID, seeds.generator(1, seeds.EVENT, seeds.TRAIN, step)) for step in range(4000)]
+    mixture = load_mixture()
+    events = [sample_event(mixture, GRID, seeds.generator(1, seeds.EVENT, seeds.TRAIN, step)) for step in range(4000)]
     types, sizes = Counter(event.type for event in events), Counter(event.epsilon for event in events)
-    for kind, weight in load_mixture().weights.items():
+    for kind, weight in mixture.weights.items():
         assert types[kind] / 4000 == pytest.approx(weight, abs=0.03)
     for size in GRID:
         assert sizes[size] / 4000 == pytest.approx(1 / 6, abs=0.03)

@@ -180,7 +180,9 @@ def test_only_configuration_tokenizer_and_safetensors_are_fetched(hub: tuple[str
     assert (again.returncode, again.stdout) == (0, done.stdout), again.stderr
 
 
+@pytest.mark.slow
 def test_what_cannot_be_reached_is_said_in_a_sentence(tmp_path: Path) -> None:
+    """Two minutes: the library tries again and again."""
     closed = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
     done = process("--model", "gpt2", "--local_files_only", **closed)
     assert done.returncode == 1 and "it is not in the cache" in done.stderr and "Traceback" not in done.stderr

@@ -183,7 +183,7 @@ def test_a_finished_measurement_recomputes_nothing(finished: Path, config: Path,
     assert contents(run / "metrics")["stability_metrics.json"] == before["stability_metrics.json"]
 
 
-@pytest.mark.parametrize("how", ["pause", "kill"])
+@pytest.mark.parametrize("how", [pytest.param("pause", marks=pytest.mark.slow), "kill"])
 def test_an_interrupted_measurement_goes_on_to_the_same_results(how: str, finished: Path, config: Path, tmp_path: Path) -> None:
     run = trained(config, tmp_path / "main_contr")
     first = process(config, run)

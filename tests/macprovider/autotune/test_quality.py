@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import http.server
+import json
 import math
+import threading
 
 import pytest
 from hypothesis import given
@@ -17,6 +20,7 @@ from macprovider.autotune.measuring.quality import (
     divergence,
     quality_answer,
     quality_prompts,
+    speak,
     spoken,
 )
 
@@ -93,3 +97,33 @@ def test_prompts_fill_the_context_and_every_second_asks_for_a_fact_in_its_middle
         if number % 2:
             assert text.endswith(f"What is the number of room {number}?")
             assert 0.3 < text.index(f"The number of room {number} is") / len(text) < 0.7
+
+
+@pytest.mark.parametrize(
+    ("refused", "named", "shares"),
+    [((), ["41", "42"], 2), (("top_logprobs",), ["41", "42"], 0), (("top_logprobs", "logprobs"), ["A", "B"], 0)],
+)
+def test_an_engine_is_asked_for_as_much_as_it_tells(refused: tuple[str, ...], named: list[str], shares: int) -> None:
+    """Tokens are compared as tokens wherever they are told, characters where nothing is."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            fits = not any(body.get(field) for field in refused)
+            top = [{"token": "A", "bytes": [0x41], "logprob": -0.1}] if body.get("top_logprobs") else []
+            content = [{"token": chr(code), "bytes": [code], "logprob": -0.1, "top_logprobs": top} for code in (0x41, 0x42)]
+            choice = {"message": {"content": "AB"}, "logprobs": {"content": content} if body.get("logprobs") else None}
+            answer = json.dumps({"choices": [choice]} if fits else {"error": {}}).encode()
+            self.send_response(200 if fits else 400)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        found = speak(server.server_address[1], "m", "text", 2, 10)
+        server.shutdown()
+    assert list(found.tokens) == named and sum(bool(share) for share in found.shares) == shares

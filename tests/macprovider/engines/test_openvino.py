@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -331,3 +333,29 @@ def test_an_export_is_made_once_and_anew_when_the_model_changes(tmp_path: Path) 
     saved(folder, random_llama(vocab_size=1024, seed=1))
     assert exported(folder, "m", "f16") != first
     assert exported(folder, "m", "q8_0").name.endswith("q8_0.gguf")
+
+
+AFTER_CLOSING = """
+import faulthandler, os, signal, sys
+from pathlib import Path
+from macprovider.engines.base import EngineSettings
+from macprovider.engines.openvino.engine import OpenVinoEngine
+faulthandler.enable() if sys.argv[2] == "with" else None
+seen = []
+signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
+for bits in (None, 8):
+    engine = OpenVinoEngine(EngineSettings(model="m", folder=Path(sys.argv[1]), kv_bits=bits, max_context=256, threads=1))
+    engine.load()
+    os.kill(os.getpid(), signal.SIGINT)
+    engine.close()
+    os.kill(os.getpid(), signal.SIGINT)
+print(len(seen))
+"""
+
+
+@pytest.mark.parametrize("handler", ["with", "without"])
+def test_a_signal_is_heard_while_it_runs_and_after_it_is_closed(handler: str) -> None:
+    """The library leaves the thread a signal stack that it frees with the model; without and with one of Python's own."""
+    words = [sys.executable, "-c", AFTER_CLOSING, str(tiny_model_path("modelwright/tiny-0.4m")), handler]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "4\n"), done.stderr[-2000:]

@@ -112,14 +112,14 @@ def quality_answer(target_context: int) -> int:
     return min(ANSWER_TOKENS, max(1, target_context // 4))
 
 
-def quality_prompts(sizing: Sizing, target_context: int) -> list[str]:
+def quality_prompts(sizing: Sizing, target_context: int, count: int = PROMPTS) -> list[str]:
     """Prompts that fill the target context: every second one has a fact in its middle that is asked for at its end, where a prompt
     has room for that.
     """
     most = ceiling(target_context, quality_answer(target_context))
     room = min(FILL * most, max(1, most - 2 * MARGIN)) * sizing.characters_per_token
     texts = []
-    for number in range(PROMPTS):
+    for number in range(count):
         asks = number % 2 == 1 and room >= 2 * FACT_CHARACTERS
         text = prompt(FIRST_PROMPT + number, int(room) - (FACT_CHARACTERS if asks else 0))
         if asks:
@@ -132,13 +132,14 @@ def quality_prompts(sizing: Sizing, target_context: int) -> list[str]:
 
 
 def speak(port: int, model: str, text: str, answer_tokens: int, timeout_s: float) -> Spoken:
-    """Ask for one greedy answer with its probabilities; without them where the engine refuses to tell. Raises OSError with the
-    reason when there is no answer.
+    """Ask for one greedy answer with its probabilities; with fewer of them, or without, where the engine refuses to tell. Raises
+    OSError with the reason when there is no answer.
     """
     body = {"model": model, "messages": [{"role": "user", "content": text}], "max_tokens": answer_tokens, "temperature": 0}
-    status, answer = _post(port, body | {"logprobs": True, "top_logprobs": TOP}, timeout_s)
-    if status == 400:
-        status, answer = _post(port, body, timeout_s)
+    for told in ({"logprobs": True, "top_logprobs": TOP}, {"logprobs": True}, {}):
+        status, answer = _post(port, body | told, timeout_s)
+        if status != 400:
+            break
     if status != 200:
         raise OSError(f"HTTP {status}")
     try:

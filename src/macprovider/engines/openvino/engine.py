@@ -37,6 +37,7 @@ from macprovider.engines.openvino.setup import (
     refuse,
     scheduler,
 )
+from macprovider.engines.openvino.signal_stack import kept_signal_stack
 
 FEATURES: frozenset[Feature] = frozenset({"logprobs", "seed", "penalties", "top_k"})
 
@@ -85,8 +86,10 @@ class OpenVinoEngine:
         asked = PRECISIONS[settings.kv_bits]
 
         def build() -> int:
-            self._pipeline = genai.ContinuousBatchingPipeline(str(weights), scheduler(settings, blocks), "CPU", properties(settings, asked))
-            return self._first_token()
+            with kept_signal_stack():
+                pipeline = genai.ContinuousBatchingPipeline(str(weights), scheduler(settings, blocks), "CPU", properties(settings, asked))
+                self._pipeline = pipeline
+                return self._first_token()
 
         try:
             cache_bytes = build()
