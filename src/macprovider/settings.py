@@ -56,7 +56,14 @@ SETTINGS: tuple[Setting, ...] = (
         "auto (default), transformers, openvino, llamacpp, vllm or mlx; one that is not part of this installation says so",
     ),
     Setting("device", "--device", "MACPROVIDER_DEVICE", "device", "NAME", "auto (default), cpu, cuda, cuda:1 ..."),
-    Setting("dtype", "--dtype", "MACPROVIDER_DTYPE", "dtype", "NAME", "auto (default), float32, bfloat16 or float16"),
+    Setting(
+        "dtype",
+        "--dtype",
+        "MACPROVIDER_DTYPE",
+        "dtype",
+        "NAME",
+        "number format of the weights: auto (default), float32, bfloat16, float16, or q8_0 (openvino, llamacpp)",
+    ),
     Setting("threads", "--threads", "MACPROVIDER_THREADS", "threads", "N", "processor threads; the engine's choice when left out"),
     Setting("repair", "--repair", "MACPROVIDER_REPAIR", "repair", "PATH", "a CacheMedic checkpoint that repairs the KV cache"),
     Setting(

@@ -50,7 +50,7 @@ class ServeSettings(BaseModel):
     queue: int | None = Field(None, ge=0)
     engine: Annotated[Literal["auto", "transformers", "openvino", "llamacpp", "vllm", "mlx"], BeforeValidator(_lower)] = "auto"
     device: str = Field("auto", min_length=1)
-    dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"], BeforeValidator(_lower)] = "auto"
+    dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16", "q8_0"], BeforeValidator(_lower)] = "auto"
     threads: int | None = Field(None, ge=1)
     repair: Path | None = None
     prefix_reuse: bool = True

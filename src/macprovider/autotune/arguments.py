@@ -11,12 +11,11 @@ from typing import Any, Literal, NoReturn, get_args
 
 from macprovider import places
 from macprovider.autotune import parse_rules as rules
-from macprovider.autotune.engine import engine_for_run
+from macprovider.autotune.engine import with_engine
 from macprovider.autotune.html_rule import page_path
 from macprovider.autotune.measuring.choose import Objective
 from macprovider.autotune.options import DEFAULTS, Inputs, Options
 from macprovider.autotune.parse_rules import Faults
-from macprovider.autotune.plan import Knobs
 from macprovider.engines.base import EngineName
 from macprovider.engines.choice import NAMES, known_engine
 from macprovider.weights.candidates import built_in, in_size_range
@@ -134,7 +133,8 @@ def parse(argv: Sequence[str], parser: argparse.ArgumentParser | None = None) ->
         raise WrongArguments(
             faults, Inputs.of(values), values["db_path"] or _path(Faults(), "--db-path", None, places.database_path), switches
         )
-    return Options(**values, **switches), given
+    options = Options(**values, **switches)
+    return (with_engine(options) if options.engine == "auto" else options), given
 
 
 def _values(faults: Faults, given: argparse.Namespace) -> dict[str, Any]:
@@ -167,14 +167,15 @@ def _values(faults: Faults, given: argparse.Namespace) -> dict[str, Any]:
         "min_agreement": rules.real(faults, "--min-agreement", text("min_agreement"), most=1),
         "max_kl": rules.real(faults, "--max-kl", text("max_kl")),
     }
-    values["html"] = page_path(faults, given.html, taken=(values["db_path"], values["config"]))
     engine = _engine(faults, text("engine"))
     values["repair"] = _repair(faults, given.repair, values["kv_bits_axis"], None if engine == "auto" else engine)
+    taken = (values["db_path"], values["config"], values["repair"], *_beside(values["db_path"]))
+    values["html"] = page_path(faults, given.html, taken=taken)
     values["max_context_axis"] = rules.context_axis(faults, "--max-context-axis", text("max_context_axis"), values["target_context"])
     values["request_timeout"] = _request_timeout(faults, given.request_timeout, values["gate_ttft_ms"])
     warnings: list[str] = []
     values["candidate_models"] = _candidates(faults, given, "transformers" if engine == "auto" else engine, warnings)
-    values["engine"], values["engine_reason"] = (engine, "") if engine != "auto" or faults else _auto(values, given.quality_gate)
+    values["engine"] = None if faults and engine == "auto" else engine
     values["warnings"] = tuple(warnings)
     target, answer = values["target_context"], values["max_tokens"]
     if target is not None and answer is not None and answer >= target:
@@ -220,6 +221,11 @@ def _request_timeout(faults: Faults, text: str | None, gate_ms: int | None) -> f
     return None if gate_ms is None else max(180.0, gate_ms / 1000 + 120)
 
 
+def _beside(database: Path | None) -> list[Path]:
+    """The files that SQLite keeps beside a database."""
+    return [] if database is None else [database.with_name(database.name + end) for end in ("-wal", "-shm", "-journal")]
+
+
 def _engine(faults: Faults, name: str) -> EngineName | Literal["auto"] | None:
     try:
         return known_engine(name)
@@ -230,13 +236,6 @@ def _engine(faults: Faults, name: str) -> EngineName | Literal["auto"] | None:
         else:
             faults.add("--engine", repr(name), ", ".join(NAMES), str(error))
         return None
-
-
-def _auto(values: dict[str, Any], quality_gate: bool) -> tuple[EngineName, str]:
-    context = max(values["max_context_axis"] or (values["target_context"],))
-    largest = Knobs(None, max(values["max_batch_axis"]), context, None if values["repair"] is None else str(values["repair"]))
-    choice = engine_for_run(values["candidate_models"], largest, quality_gate=quality_gate)
-    return choice.engine, choice.reason
 
 
 def _choice(faults: Faults, flag: str, text: str, allowed: Sequence[str]) -> str | None:

@@ -1,39 +1,75 @@
-"""`--engine auto` for a whole run: one engine that can hold every candidate and honour every knob."""
+"""`--engine auto` for a whole run: one engine that can hold every candidate and honour every knob; and what `serve` would take."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import os
+from dataclasses import replace
 from pathlib import Path
 
-from macprovider.autotune.plan import Knobs
+from macprovider.autotune.options import Options
+from macprovider.autotune.plan import Knobs, fit_knobs
+from macprovider.capacity import capacity_of
 from macprovider.engines.auto import Choice, automatic
 from macprovider.engines.base import EngineName, EngineSettings, Feature
 from macprovider.engines.forecast import files_of
+from modelwright.errors import ModelwrightError
 
 QUALITY_NEEDS: frozenset[Feature] = frozenset({"top_logprobs"})
 """The quality gate compares distributions."""
+DECIDING = ("engine", "device", "dtype")
+"""Settings of `serve` that change which engine it takes, or what that one is."""
 
 
-def engine_for_run(models: Sequence[str], largest: Knobs, *, quality_gate: bool) -> Choice:
-    """What `auto` stands for in a run over `models`: all get the same engine, so that they can be compared. largest: the knobs that
-    take the most memory, with the operator where cells have one.
+def with_engine(options: Options) -> Options:
+    """The options with the engine that `auto` stands for, and why. All candidates get the same one, so that they can be compared: one
+    that suits the cell that takes the most memory and the probe of Stage 1, of every candidate.
     """
-    needs = QUALITY_NEEDS if quality_gate else frozenset()
+    from modelwright.hardware import inventory
+
+    operator = None if options.repair is None else str(options.repair)
+    context = max(options.max_context_axis or (options.target_context,))
+    largest = Knobs(None, max(options.max_batch_axis), context, operator)
+    probe = fit_knobs(options.target_context, inventory().ram_total)
+    needs = QUALITY_NEEDS if options.quality_gate else frozenset()
     choice = Choice("transformers", "engine transformers: there is no candidate to look at")
-    for model in models:
-        choice = _choice(model, largest, needs)
-        if choice.engine == "transformers":
-            return Choice("transformers", f"{choice.reason} ({model})")
-    return choice
+    for model in options.candidate_models:
+        for knobs in (largest, probe):
+            choice = _choice(model, knobs, needs)
+            if choice.engine == "transformers":
+                return replace(options, engine=choice.engine, engine_reason=f"{choice.reason} ({model})")
+    return replace(options, engine=choice.engine, engine_reason=choice.reason)
 
 
 def engine_of_serve(model: str, knobs: Knobs) -> EngineName:
-    """What `serve` takes for a model on this machine when no engine is named."""
+    """What `serve` takes for a model on this machine when nothing names an engine."""
     return _choice(model, knobs, frozenset()).engine
 
 
+def goes_without_saying(engine: str, model: str, knobs: Knobs, config: Path) -> bool:
+    """Whether a `serve` command that names no engine takes `engine`: by itself, with nothing in the environment or in the settings file
+    at `config` that could change it.
+    """
+    return not _decided_elsewhere(config) and engine_of_serve(model, knobs) == engine
+
+
+def _decided_elsewhere(config: Path) -> bool:
+    from macprovider.autotune.config_file.yaml_lines import YamlEditError, load
+    from macprovider.settings import SETTINGS
+
+    settings = [setting for setting in SETTINGS if setting.name in DECIDING]
+    if any(os.environ.get(setting.variable) for setting in settings):
+        return True
+    with contextlib.suppress(OSError, UnicodeDecodeError, YamlEditError):
+        return bool({setting.key for setting in settings} & load(config.read_text(encoding="utf-8"), str(config)).keys())
+    return False
+
+
 def _choice(model: str, knobs: Knobs, needs: frozenset[Feature]) -> Choice:
-    folder = files_of(model)
+    try:
+        folder = files_of(model)
+    except Exception:  # noqa: BLE001 - a cache may hold anything; fetching or serving the model says what is wrong
+        folder = None
     if folder is None:
         return Choice("transformers", "engine transformers, since a model's files are not here yet")
     assert knobs.kv_bits in (None, 4, 8)
@@ -41,8 +77,19 @@ def _choice(model: str, knobs: Knobs, needs: frozenset[Feature]) -> Choice:
         model=model,
         folder=folder,
         kv_bits=knobs.kv_bits,  # type: ignore[arg-type]
-        max_context=knobs.max_context or EngineSettings.max_context,
+        max_context=knobs.max_context or _granted(folder, model),
         max_batch=knobs.max_batch,
         repair=None if knobs.repair is None else Path(knobs.repair),
     )
     return automatic(settings, needs)
+
+
+def _granted(folder: Path, model: str) -> int:
+    """The context that `serve` grants when none is asked for; a small one where the model's files do not say."""
+    from modelwright.files import read_json
+    from modelwright.hardware import inventory
+
+    try:
+        return capacity_of(None, read_json(folder / "config.json"), model, inventory().ram_total).max_context
+    except (ModelwrightError, AttributeError, TypeError, ValueError, LookupError):
+        return EngineSettings.max_context

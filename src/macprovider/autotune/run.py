@@ -88,6 +88,7 @@ def _begin(options: Options, world: World, watch: Watch, database: TuningDatabas
     from modelwright.hardware import inventory
 
     run_id = str(uuid.uuid4())
+    options = history.as_before(options, database.runs())
     machine = this_machine(options.engine)
     before = next((run["hf_cache_dir"] for run in database.runs() if run["hf_cache_dir"]), None)
     inputs = Inputs.of({name: getattr(options, name) for name in Inputs.__dataclass_fields__})
@@ -220,8 +221,12 @@ def _apply(session: Session, end: _End) -> bool:
         session.say(f"The recommendation was not applied: {error}")
         return False
     end.applied_line = applied.line()
-    if options.engine != engine_of_serve(recommended["model"], knobs):
-        session.say(f"This was measured with the engine {options.engine}: set `engine: {options.engine}` in {applied.path} as well.")
+    named = "" if applied.engine == "auto" else applied.engine
+    if options.engine != (named or engine_of_serve(recommended["model"], knobs)):
+        instead = f", not {named} as there" if named else ""
+        session.say(
+            f"This was measured with the engine {options.engine}{instead}: set `engine: {options.engine}` in {applied.path} as well."
+        )
     if applied.other_repair:
         session.say(
             f"{applied.path} also sets `repair: {applied.other_repair}`, without which this was measured: remove that line, or measure "

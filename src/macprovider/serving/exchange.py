@@ -87,8 +87,9 @@ class Exchange:
             self.fail(ApiError(503, "engine_error", f"The engine could not finish this answer: {error or 'it gave no reason'}"))
             return None
         if reason == "refused":
-            message = f"response_format: the engine cannot hold an answer to this schema ({error.rstrip('.')})."
-            self.fail(invalid(message, "response_format"))
+            tools = self.plan.tools
+            field = "tool_choice" if tools is not None and tools.schema is not None else "response_format"
+            self.fail(invalid(f"{field}: the engine cannot hold an answer to this schema ({error.rstrip('.')}).", field))
             return None
         if reason == "cancelled":
             self.fail(closing())

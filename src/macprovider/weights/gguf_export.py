@@ -73,15 +73,11 @@ def export_gguf(folder: Path, out: Path, *, name: str, kind: Kind = "f16", by_to
     """
     if kind not in KINDS:
         raise UsageError(f"--type: found {kind!r}; allowed: {', '.join(KINDS)}.")
-    if importlib.util.find_spec("gguf") is None:
-        raise ExportError("The package gguf is not installed; install it by pip install 'modelwright[llamacpp]'.")
     if out.is_dir():
         raise UsageError(f"--out: found the folder {out}; allowed: the path of a file.")
-    model = describe(read_json(folder / "config.json"), name)
-    tokenizer = read_tokenizer(folder, model.shape.vocabulary, name)
+    model, tokenizer, planned = _prepared(folder, kind, name)
     if by_token:
         tokenizer = gguf_tokenizer.by_token(tokenizer)
-    planned = _plan(folder, model, kind, name)
     temporary = out.with_name(f".{out.name[:200]}.{os.getpid()}-0.tmp")
     try:
         try:
@@ -95,6 +91,18 @@ def export_gguf(folder: Path, out: Path, *, name: str, kind: Kind = "f16", by_to
     except OSError as error:
         raise storage_error(error, out, "write") from error
     return Written(len(planned) + bool(model.frequency_divisors), size)
+
+
+def check_exportable(folder: Path, name: str, kind: Kind = "f16") -> None:
+    """Raise what `export_gguf` would raise for the model itself, from its headers and its tokenizer; nothing is written."""
+    _prepared(folder, kind, name)
+
+
+def _prepared(folder: Path, kind: Kind, name: str) -> tuple[GgufModel, GgufTokenizer, list[_Planned]]:
+    if importlib.util.find_spec("gguf") is None:
+        raise ExportError("The package gguf is not installed; install it by pip install 'modelwright[llamacpp]'.")
+    model = describe(read_json(folder / "config.json"), name)
+    return model, read_tokenizer(folder, model.shape.vocabulary, name), _plan(folder, model, kind, name)
 
 
 def gguf_name(name: str) -> str:

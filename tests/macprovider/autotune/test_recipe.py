@@ -69,3 +69,15 @@ def test_ac12_agrees_with_another_serialisation(models: list[str], chip: str, ra
     found = recipe_hash(members)
     assert found == "sha256:" + hashlib.sha256(plain).hexdigest()
     assert re.fullmatch(r"sha256:[0-9a-f]{64}", found)
+
+
+def test_an_operator_is_known_by_what_it_is_and_not_by_where_it_lies() -> None:
+    def members(repair: str | None, operator: str | None) -> dict[str, Any]:
+        return recipe(
+            binary_version="1.4.0", candidate_models=MODELS, chip="c", knobs=Knobs(4, 1, 4000, repair), model="m", ram_gb=16,
+            target_context=4000, operator=operator,
+        )  # fmt: skip
+
+    plain = members(None, None)
+    assert members("/a/x.pt", "11") == members("/b/y.pt", "11") != members("/a/x.pt", "22")
+    assert members("/a/x.pt", None) == plain and members("/a/x.pt", "11")["knobs"] == plain["knobs"] | {"repair": "11"}

@@ -17,6 +17,7 @@ from helpers.raw_http import get
 from helpers.served import read_log, served
 from macprovider.engines import auto
 from macprovider.engines.auto import automatic
+from macprovider.engines.gguf_file import exported
 from macprovider.engines.predicted import GIB
 from modelwright.hardware import inventory
 from modelwright.tiny import tiny_model_path
@@ -74,8 +75,40 @@ def test_a_model_that_it_would_compute_wrongly_leads_to_transformers(folder: Pat
 @needs_openvino
 def test_a_disk_without_room_for_the_export_leads_to_transformers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auto, "SPARE_DISK", 1 << 60)
+    monkeypatch.setenv("HOME", str(folder.parent))
     choice = automatic(engine_settings(folder))
     assert choice.engine == "transformers" and "of disk" in choice.reason
+    exported(folder, "m", "f16")
+    assert automatic(engine_settings(folder)).engine == "openvino", "an export that is there needs no more room"
+
+
+@needs_openvino
+def test_a_tokenizer_that_the_export_cannot_say_leads_to_transformers(folder: Path) -> None:
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["pre_tokenizer"] = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first"}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    choice = automatic(engine_settings(folder))
+    assert choice.engine == "transformers" and "found a tokenizer that parts words by" in choice.reason
+
+
+@needs_openvino
+@pytest.mark.parametrize(
+    ("file", "content"), [("config.json", b"[]"), ("config.json", b"{broken"), ("tokenizer.json", b"3"), ("model.safetensors", b"")]
+)
+def test_files_that_cannot_be_read_are_no_reason_to_fall_over(folder: Path, file: str, content: bytes) -> None:
+    (folder / file).write_bytes(content)
+    assert automatic(engine_settings(folder)).engine == "transformers"
+
+
+@needs_openvino
+@pytest.mark.parametrize(("count", "engine"), [(0, "openvino"), (1, "transformers"), (None, "transformers")])
+def test_a_gpu_that_is_here_or_cannot_be_ruled_out_is_not_passed_by(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, count: int | None, engine: str
+) -> None:
+    here = inventory().model_copy(update={"gpu_count": count})
+    monkeypatch.setattr("modelwright.hardware.inventory", lambda: here)
+    assert automatic(engine_settings(folder, device="auto")).engine == engine
+    assert automatic(engine_settings(folder, device="cpu")).engine == "openvino"
 
 
 @needs_openvino
@@ -90,7 +123,7 @@ def test_serve_takes_it_and_says_why(tmp_path: Path) -> None:
 
 @needs_openvino
 def test_a_model_whose_copies_do_not_fit_leads_to_transformers(folder: Path) -> None:
-    """A file as large as a third of the memory, all of it a hole: twice that in float32, five times that for openvino."""
+    """A file as large as a third of the memory, all of it a hole, of which openvino would hold five copies."""
     total = inventory().ram_total
     assert total is not None
     elements = int(total * GIB / 3 / 2) & ~63
@@ -99,4 +132,4 @@ def test_a_model_whose_copies_do_not_fit_leads_to_transformers(folder: Path) -> 
     weights.write_bytes(len(header).to_bytes(8, "little") + header.encode())
     os.truncate(weights, 8 + len(header) + 2 * elements)
     choice = automatic(engine_settings(folder))
-    assert choice.engine == "transformers" and re.search(r"it would take \d+ GiB of \d+ here, transformers \d+", choice.reason)
+    assert choice.engine == "transformers" and re.search(r"it would take [\d.]+ GiB of the [\d.]+ here", choice.reason)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from helpers.raw_http import call
 from helpers.serve_scripts import TOOL, say
 from helpers.served import Refused, Served
 
@@ -74,6 +75,13 @@ def test_a_demanded_call_is_made_whatever_the_model_would_say(client: Any, serve
     (call,) = made.message.tool_calls
     assert made.finish_reason == "tool_calls" and call.function.name == "weather"
     assert json.loads(call.function.arguments)["city"] in ("Bern", "Basel")
+
+
+def test_a_demanded_call_whose_schema_no_parser_can_begin_is_the_requests_fault(server: Served) -> None:
+    endless = {"type": "function", "function": {"name": "weather", "parameters": {"$ref": "#"}}}
+    body = {"model": server.model, "messages": say("h"), "tools": [endless], "tool_choice": "required"}
+    status, document, _ = call("POST", f"{server.url}/v1/chat/completions", body)
+    assert status == 400 and document["error"]["param"] != "response_format", document
 
 
 def test_a_tools_answer_goes_back_to_the_model(client: Any, server: Served) -> None:

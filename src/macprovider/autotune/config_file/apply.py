@@ -24,7 +24,7 @@ from modelwright.home import ensure_folder
 from modelwright.identity import process_start
 
 OWNED_KEYS = ("model", "kv_bits", "max_concurrency_override", "max_context_override")
-REPAIR_KEY = "repair"
+REPAIR_KEY, ENGINE_KEY = "repair", "engine"
 BACKUPS_PER_SECOND = 65536
 _SECRET = 0o600
 
@@ -59,8 +59,8 @@ class Recommended:
 @dataclass(frozen=True)
 class Applied:
     """What was done. path: the file itself, symbolic links followed. backup: of what stood there, None for a new file. changed:
-    the keys whose value is another now. other_repair: an operator that the file names and the recommendation knows nothing of, ""
-    for none.
+    the keys whose value is another now. other_repair: an operator that the file names and the recommendation knows nothing of, engine:
+    the engine that the file names; "" for none.
     """
 
     path: Path
@@ -68,6 +68,7 @@ class Applied:
     changed: tuple[str, ...]
     values: Recommended
     other_repair: str = ""
+    engine: str = ""
 
     def line(self) -> str:
         """The one line for standard output."""
@@ -100,7 +101,7 @@ def apply_recommendation(path: Path, values: Recommended, *, now: Callable[[], f
     backup = _back_up(target, old.data, int(now()))
     if new != old.data:
         _replace(target, new, old.status)
-    return Applied(target, backup, changed, values, other_repair)
+    return Applied(target, backup, changed, values, other_repair, str(before.get(ENGINE_KEY) or "").strip().lower())
 
 
 # --- what stands there

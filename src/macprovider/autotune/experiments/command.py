@@ -9,12 +9,11 @@ from typing import Any
 
 from macprovider.autotune import parse_rules as rules
 from macprovider.autotune.arguments import WrongArguments, build_parser, parse
-from macprovider.autotune.engine import engine_for_run
+from macprovider.autotune.engine import with_engine
 from macprovider.autotune.experiments.runs import EXPERIMENTS, Plan, body
 from macprovider.autotune.options import Inputs, Options
 from macprovider.autotune.outcome import SetupError
 from macprovider.autotune.parse_rules import Faults
-from macprovider.autotune.plan import Knobs
 from macprovider.autotune.run import execute
 from macprovider.autotune.session import World
 
@@ -114,8 +113,6 @@ def parse_experiment(words: Sequence[str]) -> tuple[Options, Plan]:
         print(f"warning: --repair has a meaning for {' and '.join(REPAIRED)} alone among the experiments and is not used.", file=sys.stderr)
         off["repair"] = None
     options = replace(options, candidate_models=models, **off)
-    if options.engine_reason and given.model is not None:
-        operator = None if options.repair is None else str(options.repair)
-        choice = engine_for_run(models, Knobs(None, max(options.max_batch_axis), options.target_context, operator), quality_gate=False)
-        options = replace(options, engine=choice.engine, engine_reason=choice.reason)
+    if options.engine_reason:  # other candidates, and without what is not used
+        options = with_engine(options)
     return options, Plan(name, models, pairs, float(idle))

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -50,6 +50,18 @@ def proved_infeasible(runs: Sequence[Row], trials: Sequence[Row], options: Optio
     }
 
 
+def as_before(options: Options, runs: Sequence[Row]) -> Options:
+    """With `--resume` and `--engine auto`: the engine of the unfinished run that asked the same. Files that it fetched may be reason for
+    another one now, whose trials would prove nothing about the engine before.
+    """
+    if not options.resume or not options.engine_reason or options.repair is not None or options.quality_gate:
+        return options
+    same = next((run for run in runs if _asked_alike(run, options)), None)
+    if same is None or same["exit_reason"] not in UNFINISHED or same["engine"] in (None, options.engine):
+        return options
+    return replace(options, engine=same["engine"], engine_reason=f"engine {same['engine']}, as in the run that is resumed")
+
+
 def changes(run: Row, machine: Machine) -> list[str]:
     """What differs between the machine of a run and this one, one sentence each."""
     pairs = (
@@ -63,13 +75,16 @@ def changes(run: Row, machine: Machine) -> list[str]:
 
 @dataclass(frozen=True)
 class Standing:
-    """A feasible cell or probe on record. footprint: bytes of weights as the model's name has them, 0 when it has none."""
+    """A feasible cell or probe on record. footprint: bytes of weights as the model's name has them, 0 when it has none. engine: "" for
+    runs that did not keep it.
+    """
 
     model: str
     knobs: Knobs
     tps: float
     ttft_ms: float
     footprint: float
+    engine: str = ""
 
 
 def side_by_side(runs: Sequence[Row], trials: Sequence[Row], target_context: int, machine: Machine) -> dict[str, Standing]:
@@ -78,11 +93,11 @@ def side_by_side(runs: Sequence[Row], trials: Sequence[Row], target_context: int
     Of several on record, a model stands with its fastest knobs. balanced: the greatest product of weights and tokens/s, both
     as a share of the greatest.
     """
-    here = {run["run_id"] for run in runs if not changes(run, machine)}
+    here = {run["run_id"]: run["engine"] or "" for run in runs if not changes(run, machine)}
     best: dict[str, Standing] = {}
     for trial in trials:
         if trial["run_id"] in here and trial["target_context"] == target_context and trial["fits"] and trial["agg_throughput_tps"]:
-            standing = _standing(trial)
+            standing = _standing(trial, here[trial["run_id"]])
             if standing.model not in best or standing.tps > best[standing.model].tps:
                 best[standing.model] = standing
     if not best:
@@ -101,19 +116,26 @@ def table(standings: dict[str, Standing]) -> str:
         return "SIDE BY SIDE: nothing feasible is on record for this target context on this machine."
     lines = [f"{'SIDE BY SIDE':<14}{'tok/s':>9}{'TTFT':>9}   model and knobs"]
     for name, standing in standings.items():
-        lines.append(f"{name:<14}{standing.tps:>9.3g}{standing.ttft_ms / 1000:>8.3g}s   {standing.model}: {standing.knobs.words()}")
+        what = f"{standing.model}: {standing.knobs.words()}{_by(standing)}"
+        lines.append(f"{name:<14}{standing.tps:>9.3g}{standing.ttft_ms / 1000:>8.3g}s   {what}")
     return "\n".join([*lines, "The recommendation is the biggest that fits, whatever stands here."])
 
 
+def _by(standing: Standing) -> str:
+    return f", engine {standing.engine}" if standing.engine else ""
+
+
 def _asked_the_same(run: Row, options: Options, machine: Machine) -> bool:
+    return _asked_alike(run, options) and run["engine"] == options.engine and not changes(run, machine)
+
+
+def _asked_alike(run: Row, options: Options) -> bool:
     return (
         run["experiment"] is None
         and orjson.loads(run["candidate_models_json"]) == list(options.candidate_models)
         and run["target_context"] == options.target_context
         and run["gate_ttft_ms"] == options.gate_ttft_ms
         and run["stage1_replicates"] == options.stage1_replicates
-        and run["engine"] == options.engine
-        and not changes(run, machine)
     )
 
 
@@ -127,11 +149,12 @@ def _is_proof(trial: Row, options: Options) -> bool:
     return float(waited[2]) >= round(options.ready_timeout if waited[1].startswith("ready") else options.request_timeout)
 
 
-def _standing(trial: Row) -> Standing:
+def _standing(trial: Row, engine: str) -> Standing:
     return Standing(
         trial["model"],
         knobs_of_row(trial),
         trial["agg_throughput_tps"],
         trial["ttft_p95_ms"] or 0.0,
         weight_footprint(trial["model"]) or 0.0,
+        engine,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from macprovider.autotune.plan import Knobs
@@ -12,14 +13,24 @@ PREFIX = "sha256:"
 
 
 def recipe(
-    *, binary_version: str, candidate_models: Sequence[str], chip: str, knobs: Knobs, model: str, ram_gb: int, target_context: int
+    *,
+    binary_version: str,
+    candidate_models: Sequence[str],
+    chip: str,
+    knobs: Knobs,
+    model: str,
+    ram_gb: int,
+    target_context: int,
+    operator: str | None = None,
 ) -> dict[str, Any]:
-    """The seven members that the hash covers. `candidate_models` in the order of the input, `ram_gb` in whole GiB."""
+    """The seven members that the hash covers. `candidate_models` in the order of the input, `ram_gb` in whole GiB. operator: SHA-256 of
+    a repair operator, the fourth of the knobs where there is one.
+    """
     return {
         "binary_version": binary_version,
         "candidate_models": list(candidate_models),
         "chip": chip,
-        "knobs": knobs.as_yaml(),
+        "knobs": replace(knobs, repair=operator).as_yaml(),
         "model": model,
         "ram_gb": ram_gb,
         "target_context": target_context,

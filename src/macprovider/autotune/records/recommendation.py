@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from macprovider.autotune.engine import engine_of_serve
+from macprovider.autotune.engine import goes_without_saying
 from macprovider.autotune.plan import Knobs, serve_command
 from macprovider.autotune.records.database import STALE_NOTE, STARTED, Row, knobs_of_row
 from macprovider.autotune.records.machine import Machine
@@ -41,11 +42,23 @@ def hash_of(recommended: dict[str, Any] | None, candidate_models: Sequence[str],
         candidate_models=candidate_models,
         chip=machine.chip,
         knobs=knobs_of(recommended),
+        operator=_digest(knobs_of(recommended).repair),
         model=recommended["model"],
         ram_gb=machine.ram_gb,
         target_context=recommended["target_context"],
     )
     return recipe_hash(members)
+
+
+def _digest(operator: str | None) -> str | None:
+    """What an operator is, wherever its file lies; None without one, and of a file that has gone."""
+    if operator is None:
+        return None
+    try:
+        with open(operator, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def knobs_of(recommended: dict[str, Any]) -> Knobs:
@@ -131,6 +144,7 @@ def _object(session: Session, result: Result, knobs: Knobs, partial: bool) -> di
         "tps_median": measured.tps or 0.0,
         "ttft_p95_ms": measured.ttft_p95_ms or 0.0,
         "replicates": len(result.replicates),
+        "engine": session.options.engine,
         "serve_command": serve_command(result.trial.model, knobs, _engine_named(session, result.trial.model, knobs)),
         "partial": partial,
         "tps_min": measured.tps_min,
@@ -145,7 +159,7 @@ def _object(session: Session, result: Result, knobs: Knobs, partial: bool) -> di
 def _engine_named(session: Session, model: str, knobs: Knobs) -> str:
     """The engine of the run, "auto" where `serve` takes it without being told."""
     engine = session.options.engine
-    return "auto" if engine_of_serve(model, knobs) == engine else engine
+    return "auto" if goes_without_saying(engine, model, knobs, session.options.config) else engine
 
 
 def _cell(trial: Row) -> dict[str, Any]:

@@ -71,6 +71,7 @@ def _pairs(now: dict[str, Any], before: dict[str, Any]) -> list[tuple[str, str, 
 
     return [
         row("model", "model"),
+        row("engine", "engine"),
         row("target_context", "target_context"),
         row("kv_bits", "knobs", "kv_bits"),
         row("max_concurrency_override", "knobs", "max_concurrency_override"),

@@ -43,7 +43,11 @@ class Grammar:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise EngineError(f"The answer could not be kept to its JSON schema: {_first_line(self._matcher.get_error())}.")
+            raise GrammarError(f"The answer could not be kept to its JSON schema: {_first_line(self._matcher.get_error())}.")
+
+
+class GrammarError(EngineError):
+    """A schema that began well cannot be held to; the schema is at fault, not the engine."""
 
 
 class Grammars:

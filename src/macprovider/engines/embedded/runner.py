@@ -15,6 +15,7 @@ from torch import Tensor
 
 from macprovider.engines.base import EngineError, FinishReason, Token
 from macprovider.engines.embedded.cache import RowCache
+from macprovider.engines.embedded.grammar import GrammarError
 from macprovider.engines.embedded.rows import Answer, Slot, seat_for
 from macprovider.engines.embedded.sampling import choose
 from macprovider.engines.embedded.schedule import compacting_swaps, next_turn, piece_of
@@ -171,7 +172,7 @@ class Runner:
         answers = [answer for row in rows if (answer := self.slots[row].answer) is not None]
         for row, answer, token in zip(rows, answers, choose(logits, [answer.draw for answer in answers]), strict=True):
             if token is None and answer.draw.fault:
-                self._finish(row, "error", answer.draw.fault)
+                self._finish(row, "refused", answer.draw.fault)
             elif token is None:
                 self._spoil(row)
                 self._finish(
@@ -212,7 +213,7 @@ class Runner:
             for row in rows:
                 if self.slots[row].answer is not None:
                     self._spoil(row)
-                    self._finish(row, "error", sentence(error))
+                    self._finish(row, "refused" if isinstance(error, GrammarError) else "error", sentence(error))
 
     def _spoil(self, row: int) -> None:
         self.slots[row].tokens.clear()

@@ -34,7 +34,7 @@ from macprovider.engines.external.requests import answers, fetch_json
 
 PROGRAM = "llama-server"
 HOW = "Install llama.cpp (on macOS: brew install llama.cpp; else a release from github.com/ggml-org/llama.cpp, or built from source)."
-WEIGHTS = {"auto": "q8_0", "float16": "f16", "float32": "f32"}
+WEIGHTS = {"auto": "q8_0", "q8_0": "q8_0", "float16": "f16", "float32": "f32"}
 """`EngineSettings.dtype` → type of the GGUF export."""
 CACHE_TYPES: dict[KvBits | None, str] = {None: "f16", 8: "q8_0", 4: "q4_0"}
 """kv_bits → `-ctk` and `-ctv`."""
