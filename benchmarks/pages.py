@@ -374,7 +374,8 @@ BENCHMARKS = (
         "resident set of a server and its children.",
         peers_page,
         (
-            "llama-server serves 8-bit weights, the others float32: its speed is partly that of smaller weights.",
+            "llama-server serves 8-bit weights, openvino 16-bit ones that it computes with in float32, the others float32.",
+            "Memory against `transformers serve` counts its plain way; with continuous batching it takes many times as much.",
             "Random weights: answers are nonsense of full length, and nothing is said about quality here.",
         ),
     ),

@@ -20,6 +20,8 @@ def page(result: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     for one in result["results"]:
         yield f"- {one['model']}: the experiment says: {one['advice']}"
+        if one["same_order_pairs"] and one["same_order_mismatches"] / one["same_order_pairs"] >= one["mismatches"] / one["pairs"]:
+            yield "- Runs in the same order differ at least as often: noise between these cells explains it, and no order."
     settings = result["settings"]
     yield (
         f"- {settings['pairs']} pairs with {settings['rest']} s of rest between them; cells: KV {settings['kv_bits_axis']}, batch "

@@ -14,11 +14,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common import table, write_result
+
+from macprovider.autotune.experiments.rules import same_order
 
 COLUMNS = ["model", "pairs", "other order, other winner", "same order, other winner", "keep the order"]
 
@@ -78,14 +79,13 @@ def summary(model: str, document: dict[str, Any]) -> dict[str, Any]:
     """The finding, and how often runs in the same order disagree: all pairs of forward runs and all pairs of reverse runs."""
     finding = document["finding"]
     figures = finding["figures"]
-    orders = list(zip(*figures["winners"], strict=True))
-    same = [one != other for runs in orders for one, other in combinations(runs, 2)]
+    differing, compared = same_order(figures["winners"])
     return {
         "model": model,
         "pairs": figures["pairs"],
         "mismatches": figures["mismatches"],
-        "same_order_pairs": len(same),
-        "same_order_mismatches": sum(same),
+        "same_order_pairs": compared,
+        "same_order_mismatches": differing,
         "keep": finding["keep"],
         "advice": finding["advice"],
         "winners": figures["winners"],

@@ -17,6 +17,17 @@ SHAPES = {
 CONTEXT = 4096
 
 
+def _silent(tokenizer: Path, size: int) -> set[int]:
+    """Ids whose text is no whole character of its own: special tokens, parts of a character, ids without a token. A server that streams
+    text alone shows nothing of them, and its clients could not tell when an answer began.
+    """
+    from tokenizers import Tokenizer
+
+    known = Tokenizer.from_file(str(tokenizer))
+    texts = {index: known.decode([index]) for index in range(size)}
+    return {index for index, text in texts.items() if not text.strip() or "\ufffd" in text}
+
+
 def make_model(folder: Path, shape: str) -> Path:
     """Write a Llama of `SHAPES[shape]` with random weights (seed 0) and the tokenizer of tiny-5m; the folder, made once."""
     if (folder / "model.safetensors").is_file():
@@ -29,9 +40,11 @@ def make_model(folder: Path, shape: str) -> Path:
     ids = {name: config[name] for name in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")}
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**SHAPES[shape], **ids, max_position_embeddings=CONTEXT, tie_word_embeddings=True))
-    with torch.no_grad():  # the tokens that end an answer are never the most likely ones
+    silent = _silent(source / "tokenizer.json", config["vocab_size"])
+    with torch.no_grad():  # tokens that end an answer, or that show nothing of it, are never the most likely ones
         rows = model.get_input_embeddings().weight
-        rows[:4] = -rows[4:].mean(0)
+        spoken = rows[[index for index in range(len(rows)) if index not in silent]]
+        rows[sorted(silent)] = -spoken.mean(0)
     model.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(source / name, folder / name)

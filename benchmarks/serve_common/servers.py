@@ -62,8 +62,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def ours(folder: Path, context: int, slots: int, engine: str = "transformers", kv_bits: int | None = None) -> tuple[list[str], str]:
-    """(command, model name) of our own server; `{port}` stands for the port."""
+def ours(
+    folder: Path, context: int, slots: int, engine: str = "transformers", kv_bits: int | None = None, threads: int = 1
+) -> tuple[list[str], str]:
+    """(command, model name) of our own server; `{port}` stands for the port. threads: named, since OpenVINO does not look at
+    `OMP_NUM_THREADS`."""
     command = [
         sys.executable,
         "-m",
@@ -77,7 +80,7 @@ def ours(folder: Path, context: int, slots: int, engine: str = "transformers", k
         "--engine",
         engine,
     ]
-    command += ["--max-batch", str(slots), "--max-context", str(context), "--log-level", "warning"]
+    command += ["--max-batch", str(slots), "--max-context", str(context), "--threads", str(threads), "--log-level", "warning"]
     return command + (["--kv-bits", str(kv_bits)] if kv_bits else []), str(folder)
 
 

@@ -64,3 +64,4 @@ def test_runs_in_the_same_order_are_held_against_each_other() -> None:
     settings = {"pairs": 3, "rest": 60, "kv_bits_axis": "unset,8", "max_batch_axis": "1", "target_context": 256, "engine": "transformers"}
     text = "\n".join(order_page({"results": [one], "settings": settings}))
     assert "| m | x (2), y (1) | y (2), x (1) | 1 of 3 | 4 of 6 |" in text and "- m: the experiment says: 1 of 3." in text
+    assert "noise between these cells explains it" in text

@@ -65,6 +65,10 @@ def test_oq_e_one_mismatch_in_ten_is_enough() -> None:
     assert rules.order_bias([("a", "a")] * 10).keep
     assert not rules.order_bias([("a", "a")] * 9 + [("a", "b")]).keep
     assert rules.order_bias([("a", "a")] * 19 + [("a", "b")]).keep  # 5 % is not above 5 %
+    biased = rules.order_bias([("a", "b")] * 10)
+    assert "order or heat biases" in biased.advice and biased.figures["same_order_mismatches"] == 0
+    noisy = rules.order_bias([("a", "b"), ("b", "b"), ("a", "a"), ("b", "a")])
+    assert "and 8 of 12 in the same order: noise between these cells explains it" in noisy.advice and not noisy.keep
 
 
 def test_order_bias_measures_both_orders(bench: Bench) -> None:
