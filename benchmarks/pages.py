@@ -355,6 +355,7 @@ BENCHMARKS = (
         engine_page,
         (
             "Unquantised is float32 on a processor.",
+            "Four runs of this script gave 0.77, 0.89, 0.94 and 0.98 for 8 bits, one stream, 512 tokens: turns differ that much here.",
             "A model of 5 M parameters: most of a token's time goes into calls; that favours batches and hides what reading costs.",
         ),
     ),
