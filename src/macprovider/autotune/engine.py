@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,16 +36,15 @@ def with_engine(options: Options) -> Options:
     needs = QUALITY_NEEDS if options.quality_gate else frozenset()
     choice = Choice("transformers", "engine transformers: there is no candidate to look at")
     for model in options.candidate_models:
-        for knobs in (largest, probe):
-            choice = _choice(model, knobs, needs)
-            if choice.engine == "transformers":
-                return replace(options, engine=choice.engine, engine_reason=f"{choice.reason} ({model})")
+        choice = _choice(model, (largest, probe), needs)
+        if choice.engine == "transformers":
+            return replace(options, engine=choice.engine, engine_reason=f"{choice.reason} ({model})")
     return replace(options, engine=choice.engine, engine_reason=choice.reason)
 
 
 def engine_of_serve(model: str, knobs: Knobs) -> EngineName:
     """What `serve` takes for a model on this machine when nothing names an engine."""
-    return _choice(model, knobs, frozenset()).engine
+    return _choice(model, (knobs,), frozenset()).engine
 
 
 def goes_without_saying(engine: str, model: str, knobs: Knobs, config: Path) -> bool:
@@ -65,21 +66,24 @@ def _decided_elsewhere(config: Path) -> bool:
     return False
 
 
-def _choice(model: str, knobs: Knobs, needs: frozenset[Feature]) -> Choice:
+def _choice(model: str, wanted: Sequence[Knobs], needs: frozenset[Feature]) -> Choice:
+    """wanted: knobs that will be served; looked at are the operator of the first, and those with the most tokens in all slots."""
     try:
         folder = files_of(model)
     except Exception:  # noqa: BLE001 - a cache may hold anything; fetching or serving the model says what is wrong
         folder = None
     if folder is None:
         return Choice("transformers", "engine transformers, since a model's files are not here yet")
-    assert knobs.kv_bits in (None, 4, 8)
+    slots, context = max(((knobs.max_batch, knobs.max_context or _granted(folder, model)) for knobs in wanted), key=math.prod)
+    kv_bits, operator = wanted[0].kv_bits, wanted[0].repair
+    assert kv_bits in (None, 4, 8)
     settings = EngineSettings(
         model=model,
         folder=folder,
-        kv_bits=knobs.kv_bits,  # type: ignore[arg-type]
-        max_context=knobs.max_context or _granted(folder, model),
-        max_batch=knobs.max_batch,
-        repair=None if knobs.repair is None else Path(knobs.repair),
+        kv_bits=kv_bits,  # type: ignore[arg-type]
+        max_context=context,
+        max_batch=slots,
+        repair=None if operator is None else Path(operator),
     )
     return automatic(settings, needs)
 
