@@ -359,3 +359,37 @@ def test_a_signal_is_heard_while_it_runs_and_after_it_is_closed(handler: str) ->
     words = [sys.executable, "-c", AFTER_CLOSING, str(tiny_model_path("modelwright/tiny-0.4m")), handler]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "4\n"), done.stderr[-2000:]
+
+
+CLOSED_MIDWAY = """
+import sys, threading
+from pathlib import Path
+from macprovider.engines.base import EngineSettings, GenerationRequest
+from macprovider.engines.openvino.engine import OpenVinoEngine
+
+class Hearing:
+    def __init__(self):
+        self.began, self.ended = threading.Event(), threading.Event()
+    def tokens(self, tokens):
+        self.began.set()
+    def finished(self, reason, error=""):
+        self.ended.set()
+
+engine = OpenVinoEngine(EngineSettings(model="m", folder=Path(sys.argv[1]), max_batch=2, max_context=256, threads=1))
+engine.load()
+heard = Hearing()
+answer = engine.submit(GenerationRequest([5, 6, 7], 200), heard)
+heard.began.wait(60)
+if sys.argv[2] == "cancelled":
+    answer.cancel()
+    heard.ended.wait(60)
+engine.close()
+"""
+
+
+@pytest.mark.parametrize("way", ["cancelled", "running"])
+def test_closing_leaves_no_block_behind(way: str) -> None:
+    """The library prints an error at its end for every block of the cache that a request still holds."""
+    words = [sys.executable, "-c", CLOSED_MIDWAY, str(tiny_model_path("modelwright/tiny-0.4m")), way]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

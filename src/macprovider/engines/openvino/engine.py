@@ -192,12 +192,17 @@ class OpenVinoEngine:
                 self._step()
             for answer in list(self._running):
                 self._guarded(answer, self._pass_on)
-        for answer in [*self._running, *self._waiting]:
+        unfinished = [*self._running, *self._waiting]
+        for answer in unfinished:
             if answer.handle is not None:
                 answer.handle.cancel()
-            answer.listener.finished("cancelled")
+                self._held = True
         self._running.clear()
         self._waiting.clear()
+        if self._held:
+            self._step()  # the pipeline complains at its end of blocks that a cancelled request still holds
+        for answer in unfinished:
+            answer.listener.finished("cancelled")
 
     def _step(self) -> None:
         """One token, or a piece of its prompt, for every running answer. A pipeline that failed is of no more use: a new one is built."""
