@@ -206,8 +206,14 @@ def _summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "predicted_bytes": memory[0].get("predicted_bytes"),
         "loading_bytes": memory[0].get("loading_bytes"),
         "peak_bytes": max(peaks) if peaks else None,
-        "why_not": next((row["notes"] for row in rows if not row["fits"]), None),
+        "why_not": next((_without_folder(row["notes"], row["model"]) for row in rows if not row["fits"]), None),
     }
+
+
+def _without_folder(notes: str | None, model: str) -> str | None:
+    """A reason that says the model's name where it said its folder."""
+    folder = str(Path(model).parent)
+    return notes.replace(f"{folder}/", "") if notes and folder != "." else notes
 
 
 def _limited(most: int) -> Callable[[str, Knobs, int, Path, str], list[str]]:

@@ -1,0 +1,166 @@
+"""The queues that are compared: put many jobs in, take one, say that it is done. Each is set to keep what it acknowledged through a power
+cut (SQLite synchronous FULL, Redis `appendfsync always`) as far as it can.
+
+A way's methods run in several processes, each with its own object on the same folder.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+PAYLOAD = {"name": "drift", "options": {"campaign": "titan", "window": 500}}
+
+
+class Way(Protocol):
+    """One queue, opened in one process."""
+
+    def enqueue_many(self, count: int) -> None:
+        """Put `count` jobs in, in the fastest way it offers."""
+
+    def enqueue(self) -> None:
+        """Put one job in."""
+
+    def take(self) -> Any:
+        """The next job, None when there is none."""
+
+    def done(self, job: Any) -> None:
+        """Say that a job is done, and keep its result."""
+
+    def close(self) -> None:
+        """Let go."""
+
+
+class Guild:
+    """Ours: states, checksums and a log line for each step."""
+
+    def __init__(self, folder: Path) -> None:
+        from guild.places import Places
+        from guild.records.database import open_guild
+        from modelwright.identity import current_identity
+
+        self.db, self.me = open_guild(Places(folder)), current_identity()
+
+    def enqueue_many(self, count: int) -> None:
+        from guild.records import jobs
+
+        jobs.enqueue_many(self.db, [jobs.NewJob("report", PAYLOAD) for _ in range(count)])
+
+    def enqueue(self) -> None:
+        from guild.records import jobs
+
+        jobs.enqueue(self.db, jobs.NewJob("report", PAYLOAD))
+
+    def take(self) -> Any:
+        from guild.records import jobs
+
+        return jobs.claim(self.db, self.me, kinds=("report",))
+
+    def done(self, job: Any) -> None:
+        from guild.records import jobs
+
+        jobs.finish(self.db, job.id, self.me, {"value": 1})
+
+    def close(self) -> None:
+        self.db.close()
+
+
+class Huey:
+    """Huey on SQLite with fsync. It has no batch, and a job that was taken is gone from the file: a killed worker loses it."""
+
+    def __init__(self, folder: Path) -> None:
+        from huey import SqliteHuey
+
+        self.huey = SqliteHuey("benchmark", filename=str(folder / "huey.db"), fsync=True, strict_fifo=True)
+
+        def work(name: str, options: dict[str, Any]) -> int:
+            return 1
+
+        self.task = self.huey.task()(work)
+
+    def enqueue_many(self, count: int) -> None:
+        for _ in range(count):
+            self.enqueue()
+
+    def enqueue(self) -> None:
+        self.huey.enqueue(self.task.s(**PAYLOAD))
+
+    def take(self) -> Any:
+        return self.huey.dequeue()
+
+    def done(self, job: Any) -> None:
+        self.huey.put_result(job.id, {"value": 1})
+
+    def close(self) -> None:
+        self.huey.storage.close()
+
+
+class Rq:
+    """RQ on a Redis of its own that writes every command to disk before it answers."""
+
+    def __init__(self, folder: Path) -> None:
+        from redis import Redis
+        from rq import Queue
+
+        socket = folder / "redis.sock"
+        until = time.monotonic() + 20
+        while not socket.exists():
+            if time.monotonic() > until:
+                raise RuntimeError(f"redis-server did not open {socket}")
+            time.sleep(0.01)
+        self.redis = Redis(unix_socket_path=str(socket))
+        self.queue = Queue("benchmark", connection=self.redis)
+
+    def enqueue_many(self, count: int) -> None:
+        self.queue.enqueue_many([self.queue.prepare_data("benchmarks.guild_queue.ways.nothing", kwargs=PAYLOAD) for _ in range(count)])
+
+    def enqueue(self) -> None:
+        self.queue.enqueue("benchmarks.guild_queue.ways.nothing", kwargs=PAYLOAD)
+
+    def take(self) -> Any:
+        found = self.queue.dequeue_any([self.queue], None, connection=self.redis)
+        return None if found is None else found[0]
+
+    def done(self, job: Any) -> None:
+        job.set_status("finished")
+
+    def close(self) -> None:
+        self.redis.close()
+
+
+def nothing(name: str, options: dict[str, Any]) -> int:
+    """What an RQ job would call."""
+    return 1
+
+
+WAYS: dict[str, Callable[[Path], Way]] = {"guild": Guild, "huey": Huey, "rq": Rq}
+
+
+def missing(name: str) -> str:
+    """Why a way cannot be measured here, "" when it can."""
+    packages = {"guild": ("apsw",), "huey": ("huey",), "rq": ("rq", "redis")}[name]
+    lacking = [package for package in packages if importlib.util.find_spec(package) is None]
+    if name == "rq" and shutil.which("redis-server") is None:
+        lacking.append("redis-server")
+    return f"not measured: {', '.join(lacking)} is not installed" if lacking else ""
+
+
+def server(name: str, folder: Path) -> subprocess.Popen[bytes] | None:
+    """What a way needs to run beside it."""
+    if name != "rq":
+        return None
+    command = ["redis-server", "--port", "0", "--unixsocket", str(folder / "redis.sock"), "--dir", str(folder), "--save", ""]
+    return subprocess.Popen(
+        [*command, "--appendonly", "yes", "--appendfsync", "always"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder
+    )
+
+
+def open_way(name: str, folder: str | os.PathLike[str]) -> Way:
+    """A way in this process."""
+    return WAYS[name](Path(folder))
