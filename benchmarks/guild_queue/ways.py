@@ -42,30 +42,25 @@ class Guild:
 
     def __init__(self, folder: Path) -> None:
         from guild.places import Places
+        from guild.records import jobs
         from guild.records.database import open_guild
+        from guild.records.kinds import kind_of
         from modelwright.identity import current_identity
 
-        self.db, self.me = open_guild(Places(folder)), current_identity()
+        self.db, self.me, self.jobs = open_guild(Places(folder)), current_identity(), jobs
+        kind_of("report").check(PAYLOAD)  # imports what a payload is checked with
 
     def enqueue_many(self, count: int) -> None:
-        from guild.records import jobs
-
-        jobs.enqueue_many(self.db, [jobs.NewJob("report", PAYLOAD) for _ in range(count)])
+        self.jobs.enqueue_many(self.db, [self.jobs.NewJob("report", PAYLOAD) for _ in range(count)])
 
     def enqueue(self) -> None:
-        from guild.records import jobs
-
-        jobs.enqueue(self.db, jobs.NewJob("report", PAYLOAD))
+        self.jobs.enqueue(self.db, self.jobs.NewJob("report", PAYLOAD))
 
     def take(self) -> Any:
-        from guild.records import jobs
-
-        return jobs.claim(self.db, self.me, kinds=("report",))
+        return self.jobs.claim(self.db, self.me, kinds=("report",))
 
     def done(self, job: Any) -> None:
-        from guild.records import jobs
-
-        jobs.finish(self.db, job.id, self.me, {"value": 1})
+        self.jobs.finish(self.db, job.id, self.me, {"value": 1})
 
     def close(self) -> None:
         self.db.close()

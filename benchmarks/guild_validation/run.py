@@ -32,10 +32,11 @@ from benchmarks.common import table, write_result
 from modelwright.hardware import peak_rss_bytes
 
 TARGETS = {"quick_mb_per_s": 150.0, "deep_mb_per_s": 15.0}
-WORDS = (
-    "river stone cloud garden lamp harbour violin winter letter bridge morning paper engine island mirror orchard shadow candle ocean forest "
-    "carries holds turns opens follows leaves finds keeps moves crosses under over behind before between along quiet bright narrow heavy old"
-).split()
+_TEXT = """
+river stone cloud garden lamp harbour violin winter letter bridge morning paper engine island mirror orchard shadow candle ocean forest
+carries holds turns opens follows leaves finds keeps moves crosses under over behind before between along quiet bright narrow heavy old
+"""
+WORDS = _TEXT.split()
 
 
 # --- the file
@@ -74,8 +75,8 @@ def write_file(path: Path, size: int) -> int:
             for _ in range(1000):
                 user, reply = draw.choice((arithmetic, puzzle, prose))(draw)
                 messages = [{"role": "user", "content": user}, {"role": "assistant", "content": reply}]
-                metadata = {"generator_id": "bin_api", "generator_version": "1.0.0", "skill": "bin", "sample_id": f"s{rows}", "level": rows % 30}
-                lines.append(orjson.dumps({"messages": messages, "metadata": metadata}))
+                metadata = {"generator_id": "bin_api", "generator_version": "1.0.0", "skill": "bin", "sample_id": f"s{rows}"}
+                lines.append(orjson.dumps({"messages": messages, "metadata": {**metadata, "level": rows % 30}}))
                 rows += 1
             file.write(b"\n".join(lines) + b"\n")
     return rows
@@ -116,7 +117,7 @@ def datasets_json(path: Path, workers: int) -> Any:
     import datasets
 
     with tempfile.TemporaryDirectory() as cache:
-        found = datasets.load_dataset("json", data_files=str(path), cache_dir=cache, split="train", num_proc=None if workers == 1 else workers)
+        found = datasets.load_dataset("json", data_files=str(path), cache_dir=cache, split="train")
         return {"rows": len(found)}
 
 

@@ -68,7 +68,7 @@ class WriterLock:
         except BaseException:
             self.release()
             raise
-        _close_in_forked_child(self)
+        _OPEN.add(self)
 
     def check(self) -> None:
         """Raise RunLockedError when the lock file was removed or replaced, so that another writer may have come in."""
@@ -104,15 +104,16 @@ class WriterLock:
             self._descriptor = -1
 
 
-def _close_in_forked_child(lock: WriterLock) -> None:
-    reference = weakref.ref(lock)
+_OPEN: weakref.WeakSet[WriterLock] = weakref.WeakSet()
+"""Locks of this process, so that one fork hook serves all of them: a hook cannot be taken back."""
 
-    def forget() -> None:
-        inherited = reference()
-        if inherited is not None:
-            inherited._forget()
 
-    os.register_at_fork(after_in_child=forget)
+def _forget_in_forked_child() -> None:
+    for lock in list(_OPEN):
+        lock._forget()
+
+
+os.register_at_fork(after_in_child=_forget_in_forked_child)
 
 
 def _take(path: Path, patience_s: float) -> int:

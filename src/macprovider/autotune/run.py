@@ -30,13 +30,14 @@ from macprovider.autotune.outcome import (
     SetupError,
 )
 from macprovider.autotune.records import history, report
-from macprovider.autotune.records.database import TROUBLE, Row, TuningDatabase, unusable
+from macprovider.autotune.records.database import Row, TuningDatabase, unusable
 from macprovider.autotune.records.machine import this_machine
 from macprovider.autotune.records.recommendation import document, hash_of, knobs_of, recommendation
 from macprovider.autotune.session import Session, World
 from macprovider.autotune.stages import Progress, stage_one, stage_two
 from macprovider.autotune.watch import Watch
 from macprovider.weights.cache_dir import cache_dir, moved_since
+from modelwright.database import TROUBLE
 from modelwright.errors import ModelwrightError, RunLockedError, StorageError
 
 if TYPE_CHECKING:

@@ -16,14 +16,14 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 
 
-def orthogonalise(update: torch.Tensor) -> torch.Tensor:
+def orthogonalise(update: torch.Tensor, iterations: int = ITERATIONS) -> torch.Tensor:
     """The nearest semi-orthogonal matrices to a stack `[N, R, C]`, approximately: singular values land between about
-    0.7 and 1.2.
+    0.7 and 1.2. Computed in the precision of `update`.
     """
     a, b, c = COEFFICIENTS
     x = update.transpose(-2, -1) if update.size(-2) > update.size(-1) else update
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(ITERATIONS):
+    for _ in range(iterations):
         gram = x @ x.transpose(-2, -1)
         x = a * x + (b * gram + c * gram @ gram) @ x
     return x.transpose(-2, -1) if update.size(-2) > update.size(-1) else x

@@ -7,8 +7,7 @@ before its candidate starts, with the note `started`. Both are updated in place.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,18 +21,13 @@ from macprovider.autotune.plan import Knobs
 from macprovider.autotune.records.machine import Machine
 from macprovider.autotune.records.tables import ADDED, prepare
 from modelwright.clock import SYSTEM_CLOCK, Clock, stamp
+from modelwright.database import BUSY_MS, immediate
 from modelwright.errors import ModelwrightError
 from modelwright.home import ensure_folder
 
 SPEC_VERSION = "SPEC-013 v0.3"
 STARTED = "started"
 STALE_NOTE = "interrupted: the run that started this trial ended without a word"
-BUSY_MS = 10_000
-TROUBLE = (
-    apsw.FullError, apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError, apsw.BusyError, apsw.LockedError, apsw.IOError,
-    apsw.CorruptError, apsw.NotADBError,
-)  # fmt: skip
-"""Errors of the file or its disk, not of the program."""
 RUN_FIELDS = (
     "run_id", "started_at_utc", "ended_at_utc", "spec_version", "binary_version", "machine_ram_gb", "machine_chip",
     "machine_os_version", "target_context", "candidate_models_json", "stage1_replicates", "stage2_replicates", "gate_ttft_ms",
@@ -136,7 +130,7 @@ class TuningDatabase:
         """Update the run's row; an interrupted run has no end."""
         ended = None if exit_reason == "interrupted" else stamp(self._clock.now(), millis=True)
         told = None if recommendation is None else orjson.dumps(recommendation).decode()
-        with self._transaction():
+        with immediate(self._connection):
             self._connection.execute(
                 "UPDATE tune_runs SET exit_reason = ?, ended_at_utc = ?, recommendation_json = ?, recipe_hash = ?, applied = ? "
                 "WHERE run_id = ?",
@@ -145,7 +139,7 @@ class TuningDatabase:
 
     def forget_old_runs(self, keep: int) -> list[str]:
         """Delete every run beyond the newest `keep`, with its trials, in one transaction; returns their ids. Trials of no run stay."""
-        with self._transaction():
+        with immediate(self._connection):
             old = [
                 row[0]
                 for row in self._connection.execute(
@@ -158,7 +152,7 @@ class TuningDatabase:
 
     def mark_stale_trials(self, run_id: str) -> int:
         """Call rows interrupted that another run left at `started`; only while no other run can be alive."""
-        with self._transaction():
+        with immediate(self._connection):
             self._connection.execute("UPDATE tune_trials SET notes = ? WHERE notes = ? AND run_id != ?", (STALE_NOTE, STARTED, run_id))
             return self._connection.changes()
 
@@ -178,7 +172,7 @@ class TuningDatabase:
     def end_trial(self, trial: int, values: TrialValues) -> None:
         """Update a trial's row with what came of it."""
         measured = None if values.measured is None else orjson.dumps(values.measured).decode()
-        with self._transaction():
+        with immediate(self._connection):
             self._connection.execute(
                 "UPDATE tune_trials SET fits = ?, notes = ?, n_err = ?, replicates_n = ?, measured_prompt_tokens = ?, "
                 "agg_throughput_tps = ?, ttft_p95_ms = ?, measured_json = ? WHERE id = ?",
@@ -190,12 +184,12 @@ class TuningDatabase:
 
     def note_trial(self, trial: int, notes: str) -> None:
         """Update the note of a trial that did not come to its end."""
-        with self._transaction():
+        with immediate(self._connection):
             self._connection.execute("UPDATE tune_trials SET notes = ? WHERE id = ?", (notes, trial))
 
     def keep(self, run_id: str, trial: int) -> None:
         """Mark the winner of Stage 2, and it alone."""
-        with self._transaction():
+        with immediate(self._connection):
             self._connection.execute("UPDATE tune_trials SET kept = (id = ?) WHERE run_id = ? AND stage = 2", (trial, run_id))
 
     def run(self, run_id: str) -> Row:
@@ -220,17 +214,6 @@ class TuningDatabase:
 
     def _insert(self, table: str, fields: Sequence[str], values: Sequence[Any]) -> int:
         places = ", ".join("?" * len(fields))
-        with self._transaction():
+        with immediate(self._connection):
             self._connection.execute(f"INSERT INTO {table} ({', '.join(fields)}) VALUES ({places})", values)
             return self._connection.last_insert_rowid()
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._connection.execute("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            raise

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import apsw
 
+from modelwright.database import immediate
+
 TABLES = """
 CREATE TABLE IF NOT EXISTS tune_trials (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -74,8 +76,7 @@ ADDED = frozenset(statement.split()[5] for statement in ADDITIONS)
 
 def prepare(connection: apsw.Connection) -> None:
     """Create what is missing and add missing columns; does nothing to a file that has them all."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with immediate(connection):
         connection.execute(TABLES)
         for statement in (*MIGRATIONS, *ADDITIONS):
             try:
@@ -84,8 +85,3 @@ def prepare(connection: apsw.Connection) -> None:
                 if "duplicate column" not in str(error):
                     raise
         connection.execute(INDEXES)
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise

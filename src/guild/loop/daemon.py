@@ -1,0 +1,212 @@
+"""The daemon's life after its start: one round after the other until it is asked to leave. (specs/guild.md 2.1.1, 2.1.3)
+
+A round takes in the inbox, takes back what dead processes held, starts a trainer when files wait, and does the chores. Between rounds it
+looks at signals and at the trainer twice a second, which costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from guild.campaigns.pointer import require_active
+from guild.control.forward import forward_signals
+from guild.control.signals import active
+from guild.control.state import write_state
+from guild.loop.chores import Chores
+from guild.loop.start import SOURCE, Started
+from guild.loop.trainer_process import TrainerProcess, find_trainer, leave_in_order, log_tail, start_trainer
+from guild.places import PRIORITIES
+from guild.queue.inbox import process_inbox
+from guild.queue.payload import TRAIN_FILE
+from guild.queue.recovery import recover_queue
+from guild.records import events, jobs
+from guild.records.checkpoint_record import CampaignId
+from modelwright.clock import SYSTEM_CLOCK, Clock
+from modelwright.control import SignalFlag
+from modelwright.errors import ModelwrightError
+
+TICK_S = 0.5
+FIRST_BACKOFF_S = 5.0
+LAST_BACKOFF_S = 300.0
+GRACE_S = 120.0
+_OWN: tuple[events.Family, ...] = ("daemon",)
+
+SideWork = Callable[["Daemon"], None]
+"""Further work of a round: generation, side jobs."""
+
+
+@dataclass
+class Daemon:
+    """A daemon that has started. poll_s: seconds between rounds. grace_s: how long a trainer may take to save and leave. trainer_arguments:
+    passed on to it. side_work: called in every round, for what is not training. say: where lines for people go."""
+
+    started: Started
+    signals: SignalFlag
+    poll_s: float
+    grace_s: float = GRACE_S
+    trainer_arguments: tuple[str, ...] = ()
+    side_work: tuple[SideWork, ...] = ()
+    say: Callable[[str], None] = lambda line: print(line, flush=True)
+    clock: Clock = SYSTEM_CLOCK
+    paused: bool = False
+    trainer: TrainerProcess | None = None
+    backoff_s: float = FIRST_BACKOFF_S
+    not_before: float = float("-inf")
+    low_told: bool = False
+    _since: int = 0
+    _chores: Chores = field(init=False)
+
+    def __post_init__(self) -> None:
+        started = self.started
+        self.trainer = started.trainer
+        self.places, self.db = started.places, started.db
+        self._since = events.last_id(self.db)
+        self._chores = Chores(self.db, self.places, self.clock, started.config.snapshot_time)
+
+    def run(self, *, until_empty: bool = False) -> str:
+        """Live until asked to leave; returns why. until_empty: leave too when nothing is left to train."""
+        while True:
+            self.round()
+            if until_empty and self.trainer is None and not self._waiting():
+                return self._leave("nothing is left to train")
+            deadline = self.clock.monotonic() + self.poll_s
+            while self.clock.monotonic() < deadline:
+                reason = self.tick()
+                if reason:
+                    return self._leave(reason)
+                if self.trainer is None and self._waiting() and self.clock.monotonic() >= self.not_before and not self.paused:
+                    break  # something to train came in: no need to wait for the round
+                self.clock.sleep(min(TICK_S, self.poll_s))
+            else:
+                reason = self.tick()
+                if reason:
+                    return self._leave(reason)
+
+    def round(self) -> None:
+        """One round of work. What fails is told and tried again in the next."""
+        self._guarded("inbox", self._take_in)
+        self._guarded("recovery", lambda: recover_queue(self.db, self.places, clock=self.clock))
+        self._look_at_trainer()
+        for work in self.side_work:
+            self._guarded("side_work", lambda work=work: work(self))  # type: ignore[misc]
+        if self.trainer is None and not self.paused and self._waiting() and self.clock.monotonic() >= self.not_before:
+            self._start_trainer()
+        self._guarded("campaign", lambda: self._chores.do(CampaignId(*require_active(self.places).key)))
+        for line in self._chores.said:
+            self.say(line)
+        self._chores.said.clear()
+
+    def tick(self) -> str:
+        """Look at signals and trainer; why the daemon should leave, or ""."""
+        if self.signals:
+            return f"{self.signals.name} arrived"
+        if (self.places.base / ".stop").exists():
+            (self.places.base / ".stop").unlink(missing_ok=True)
+            return "a stop was asked for"
+        self._look_at_trainer()
+        if self._stop_was_asked():
+            return "a stop was asked for"
+        if any(active(self.places).values()) and not self._trains():
+            return self._act_on_signals()
+        return ""
+
+    # ---- signals ---------------------------------------------------------------------------------------------------
+
+    def _act_on_signals(self) -> str:
+        """Signals while no file is trained: the trainer, when one does, takes them itself."""
+        forwarded = forward_signals(self.places, None, paused=self.paused, clock=self.clock)
+        for signal, sentence in forwarded.discarded:
+            self._tell("daemon.signal_discarded", sentence, signal=signal.kind)
+        if forwarded.stop is not None:
+            return f"a stop was asked for: {forwarded.stop.reason}"
+        if forwarded.paused and not self.paused:
+            reason = next((signal.reason for signal in forwarded.held if signal.kind == "pause"), "")
+            self._dismiss_trainer()
+            write_state(self.places, "paused", reason=reason, clock=self.clock)
+            self._tell("daemon.paused", f"Paused: {reason}. No file is begun until a resume.")
+        elif self.paused and not forwarded.paused:
+            write_state(self.places, "idle", clock=self.clock)
+            self._tell("daemon.resumed", "Files are trained again.")
+        self.paused = forwarded.paused
+        return ""
+
+    def _stop_was_asked(self) -> bool:
+        """Whether the trainer was asked to stop since the last look, and said so."""
+        page = events.read_after(self.db, self._since, families=_OWN)
+        self._since = page.last
+        return any(event.type == "daemon.stop_asked" for event in page.events)
+
+    def _trains(self) -> bool:
+        """Whether a living trainer holds a file."""
+        if self.trainer is None:
+            return False
+        held = jobs.list_jobs(self.db, kinds=(TRAIN_FILE,), states=("running", "paused")).jobs
+        return any(job.owner is not None and job.owner.pid == self.trainer.identity.pid for job in held)
+
+    # ---- the trainer -----------------------------------------------------------------------------------------------
+
+    def _look_at_trainer(self) -> None:
+        if self.trainer is None or self.trainer.alive():
+            return
+        code, pid = self.trainer.exit_code, self.trainer.identity.pid
+        self.trainer = None
+        recover_queue(self.db, self.places, clock=self.clock)
+        if code in (0, None):
+            self.backoff_s = FIRST_BACKOFF_S
+            return
+        self.not_before = self.clock.monotonic() + self.backoff_s
+        words = log_tail(self.places)
+        text = f"The trainer (process {pid}) ended with {code}; the next one is started in {self.backoff_s:g} s. {words}".strip()
+        self._tell("daemon.trainer_ended", text, severity="error", code=code)
+        self.backoff_s = min(2 * self.backoff_s, LAST_BACKOFF_S)
+        write_state(self.places, "idle", reason=f"The trainer ended with {code}", clock=self.clock)
+
+    def _start_trainer(self) -> None:
+        try:
+            self.trainer = find_trainer(self.places) or start_trainer(self.places, self.trainer_arguments)
+        except ModelwrightError as error:
+            self.not_before = self.clock.monotonic() + self.backoff_s
+            self.backoff_s = min(2 * self.backoff_s, LAST_BACKOFF_S)
+            self._tell("daemon.trainer_not_started", str(error), severity="error")
+            return
+        self._tell("daemon.trainer_started", f"A trainer is at work (process {self.trainer.identity.pid}).")
+
+    def _dismiss_trainer(self) -> None:
+        if self.trainer is not None and self.trainer.alive() and not leave_in_order(self.trainer, self.grace_s):
+            self._tell("daemon.trainer_killed", f"The trainer did not leave within {self.grace_s:g} s and was killed.", severity="error")
+        self.trainer = None
+
+    # ---- inner -----------------------------------------------------------------------------------------------------
+
+    def _take_in(self) -> None:
+        result = process_inbox(self.db, self.places, allow_default=True, clock=self.clock)
+        for name in result.queued:
+            self.say(f"{name} is queued.")
+        for name, faults in result.rejected.items():
+            self.say(f"{name} is rejected: {faults[0] if faults else ''}")
+
+    def _waiting(self) -> int:
+        counted = jobs.counts(self.db)
+        return sum(counted.levels[level] for level in PRIORITIES)
+
+    def _leave(self, reason: str) -> str:
+        """Ask the trainer to save and end, put the state right, and say why."""
+        write_state(self.places, "stopping", reason=reason, clock=self.clock) if self.trainer is not None else None
+        self._dismiss_trainer()
+        recover_queue(self.db, self.places, clock=self.clock)
+        write_state(self.places, "idle", reason=reason, clock=self.clock)
+        self._tell("daemon.stopped", f"The daemon leaves: {reason}.", durable=True)
+        return reason
+
+    def _guarded(self, what: str, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except ModelwrightError as error:
+            print(f"{what}: {error}", file=sys.stderr, flush=True)
+            self._tell(f"daemon.{what}_failed", str(error), severity="error")
+
+    def _tell(self, type: str, message: str, *, severity: events.Severity = "info", durable: bool = False, **data: object) -> None:
+        self.say(message)
+        events.record(self.db, type, message, source=SOURCE, severity=severity, data=data, durable=durable, clock=self.clock)

@@ -1,0 +1,1 @@
+"""Skills: families of problems with levels, each with a generator, a judge and a server."""

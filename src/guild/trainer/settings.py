@@ -1,0 +1,85 @@
+"""From a campaign's effective configuration to what the engine is told about one file: every field arrives. (specs/guild.md 2.1.5)"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from guild.campaigns.campaign import CampaignFolder
+from guild.campaigns.config_schema import EffectiveConfig
+from guild.queue.marks import Taken
+from guild.records.checkpoint_marks import latest_resumable
+from guild.training.interface import Data, Environment, Hyperparams, ModelSource, Monitoring, Output, TrainerConfig
+from modelwright.errors import UsageError
+
+STATUS_NAME = "training_status.json"
+
+
+@dataclass(frozen=True)
+class StartPoint:
+    """What training goes on from. checkpoint: None at the beginning, with the base model. own: it is this campaign's. passed_over: a
+    sentence for each newer checkpoint that is not whole."""
+
+    checkpoint: Path | None
+    own: bool
+    passed_over: tuple[str, ...] = ()
+
+
+def start_point(folder: CampaignFolder, effective: EffectiveConfig) -> StartPoint:
+    """The newest checkpoint of the campaign that training may go on from, else the one that the campaign starts from, else none."""
+    newest = latest_resumable(folder.checkpoints)
+    if newest.path is not None:
+        return StartPoint(newest.path, True, newest.skipped)
+    start = Path(effective.starting_checkpoint) if effective.starting_checkpoint else None
+    return StartPoint(start, False, newest.skipped)
+
+
+def trainer_config(
+    effective: EffectiveConfig, folder: CampaignFolder, taken: Taken, run: Path, *, prompt_date: str, schema: str, generator: str | None
+) -> TrainerConfig:
+    """What `TrainerEngine.run_job` is told. Raises UsageError for what this version cannot train."""
+    if effective.qlora_enabled or effective.load_in_4bit:
+        raise UsageError(
+            "qlora_enabled: found true; allowed: false, because the guild trains whole weights. Set it to false for this campaign."
+        )
+    if effective.preview_backend != "local":
+        raise UsageError(f"preview_backend: found {effective.preview_backend}; allowed: local, the model that is being trained.")
+    start = start_point(folder, effective)
+    payload = taken.job.payload
+    return TrainerConfig(
+        data=Data(
+            taken.path,
+            schema=schema,
+            generator=generator,
+            skill=payload.get("skill"),
+            level=payload.get("level"),
+            validation_split=effective.validation_split,
+            max_val=effective.max_val,
+        ),
+        model=ModelSource(
+            effective.model_path, start.checkpoint, not start.own, effective.rope_scaling, effective.context_length, effective.device
+        ),
+        output=Output(folder.checkpoints, folder.status / STATUS_NAME, run),
+        environment=Environment(effective.hero_id, effective.campaign_id, str(taken.job.id), prompt_date),
+        hyperparams=Hyperparams(
+            batch_size=effective.batch_size,
+            gradient_accumulation=effective.gradient_accumulation,
+            learning_rate=effective.learning_rate,
+            warmup_steps=effective.warmup_steps,
+            lr_scheduler=effective.lr_scheduler,
+            schedule_steps=effective.schedule_steps,
+            max_length=effective.max_length,
+            max_grad_norm=effective.max_grad_norm,
+            precision=effective.precision,
+            gradient_checkpointing=effective.gradient_checkpointing,
+            packing=effective.packing,
+            save_steps=effective.save_steps,
+            save_total_limit=effective.save_total_limit,
+            seed=effective.seed,
+            optimizer=effective.optimizer_section,
+            liger_kernel=effective.liger_kernel.model_dump(),
+        ),
+        monitoring=Monitoring(status_every=effective.status_every, preview_every=effective.preview_every, eval_steps=effective.eval_steps),
+        profile=effective.profile,
+        locked=effective.locked,
+    )

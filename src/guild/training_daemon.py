@@ -1,0 +1,82 @@
+"""`python -m guild.training_daemon`, also `guild daemon`: the training daemon. (specs/guild.md 2.1.1)"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from guild.places import VARIABLE, Places
+from modelwright.errors import ModelwrightError
+
+_EXAMPLES = """\
+examples:
+  guild daemon
+  guild daemon --poll 5 --set learning_rate=1e-5
+  guild daemon --until-empty
+
+It takes files from inbox/ and the queue and has them trained with the active campaign's settings, until it is stopped:
+`guild control stop`, SIGTERM or Ctrl-C. A trainer that is at work finishes its step and saves first.
+
+exit codes:
+  0  stopped as asked
+  1  refused: another daemon keeps this house, no active campaign, settings outside their ranges, a lock that does not agree
+  2  wrong arguments
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `guild daemon`."""
+    parser = argparse.ArgumentParser(
+        prog="guild daemon",
+        description="The training daemon: keeps the queue fed and the trainer at work, and survives crashes of both.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--base-dir", metavar="DIR", help=f"the guild's house (default: ${VARIABLE}, else ~/.modelwright/guild)")
+    parser.add_argument("--poll", type=float, metavar="S", help="seconds between rounds (default: poll_interval of config.json, 60)")
+    parser.add_argument("--grace", type=float, default=120.0, metavar="S", help="time for a trainer to save and leave (default: 120)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting of the campaign")
+    parser.add_argument("--min-free-gb", type=float, default=10.0, metavar="GB", help="begin no file with less free disk (default: 10)")
+    parser.add_argument("--until-empty", action="store_true", help="leave when nothing is left to train")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Start, and live until asked to leave."""
+    given = build_parser().parse_args(argv)
+    from guild.loop.daemon import Daemon
+    from guild.loop.start import start
+    from modelwright.control import signals_as_requests
+
+    with signals_as_requests() as signals:
+        started = start(Places.of(given.base_dir), sets=tuple(given.set))
+        try:
+            for line in started.said:
+                print(line, flush=True)
+            idle = "1" if given.until_empty else "30"
+            arguments = (
+                "--idle-exit",
+                idle,
+                "--min-free-gb",
+                str(given.min_free_gb),
+                *(word for one in given.set for word in ("--set", one)),
+            )
+            poll = started.config.poll_interval if given.poll is None else given.poll
+            Daemon(started, signals, poll, given.grace, arguments).run(until_empty=given.until_empty)
+        finally:
+            started.close()
+    return 0
+
+
+def run() -> int:
+    """The process: errors as sentences."""
+    try:
+        return main()
+    except ModelwrightError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(run())
