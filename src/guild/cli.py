@@ -28,7 +28,11 @@ COMMANDS = {
     "eval": ("guild.eval_runner", "evaluate checkpoints"),
     "baseline": ("guild.run_transfer_baseline", "scores on transfer benchmarks, over the inference server"),
     "baseline-local": ("guild.run_transfer_baseline_local", "the same, in this process"),
+    "analytics": ("guild.analytics_cli", "what training did to the model: impact, drift, stability, regressions"),
     "ledger": ("guild.checkpoint_ledger", "every checkpoint and what it was trained on"),
+    "retention": ("guild.retention_cli", "which checkpoints and snapshots may go, and let them go"),
+    "backups": ("guild.backups", "copies of the guild's database: list, make, check, restore"),
+    "campaign-run": ("guild.campaign_run", "queue a context stretch, a medic training or an autotune for the campaign"),
     "train-4b": ("guild.train_4b_full", "the low-memory recipe for a model of 4 billion parameters"),
     "validate": ("guild.validate", "check a training file"),
 }

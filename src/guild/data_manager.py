@@ -114,7 +114,9 @@ def _settings(places: Places, file: Path | None) -> AutoGenerate:
         return installation_config(places).auto_generate
     content = read_json(file)
     section = content.get("auto_generate", {}) if isinstance(content, dict) else content
-    return resolve(AutoGenerate, [Layer(f"{file} auto_generate", section if isinstance(section, dict) else {"auto_generate": section})]).value
+    return resolve(
+        AutoGenerate, [Layer(f"{file} auto_generate", section if isinstance(section, dict) else {"auto_generate": section})]
+    ).value
 
 
 def _status(places: Places, arguments: argparse.Namespace) -> int:

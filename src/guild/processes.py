@@ -106,9 +106,7 @@ class OwnProcess:
         return None
 
 
-def start_process(
-    argv: Sequence[str], log: Path, *, cwd: Path | None = None, environment: Mapping[str, str] | None = None
-) -> OwnProcess:
+def start_process(argv: Sequence[str], log: Path, *, cwd: Path | None = None, environment: Mapping[str, str] | None = None) -> OwnProcess:
     """Start a process that outlives its starter: a session and a group of its own, no input, output appended to the file `log`.
 
     environment: all of it, this process's when None. Raises StorageError.

@@ -19,7 +19,7 @@ _EXAMPLES = """\
 examples:
   guild sparring --skill binary
   guild sparring --skill sy --level 2 --count 40 --checkpoint 5000
-  guild sparring --skill bin --inference-url http://gpu-box:8765 --no-queue --json
+  guild sparring --skill bin --inference-url "$INFERENCE_URL" --no-queue --json
 
 It asks the inference server under the dated base prompt, greedily, at most 512 tokens an answer; the skill itself judges. Each wrong
 answer gives three rows. A request that fails is no answer; when more than 20 % fail, nothing is queued. A key of the server is read from

@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from guild.places import VARIABLE, Places
 from modelwright.errors import ModelwrightError
+
+if TYPE_CHECKING:
+    from guild.loop.daemon import Daemon
 
 _EXAMPLES = """\
 examples:
@@ -46,7 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Start, and live until asked to leave."""
     given = build_parser().parse_args(argv)
     from guild.loop.daemon import Daemon
+    from guild.loop.evaluations import Evaluations
     from guild.loop.start import start
+    from guild.side_jobs.starting import SideJobs, leave
     from modelwright.control import signals_as_requests
 
     with signals_as_requests() as signals:
@@ -63,10 +69,32 @@ def main(argv: Sequence[str] | None = None) -> int:
                 *(word for one in given.set for word in ("--set", one)),
             )
             poll = started.config.poll_interval if given.poll is None else given.poll
-            Daemon(started, signals, poll, given.grace, arguments).run(until_empty=given.until_empty)
+            side_jobs = SideJobs(say=_say)
+            daemon = Daemon(
+                started,
+                signals,
+                poll,
+                given.grace,
+                arguments,
+                side_work=(_generate, Evaluations(interval_s=min(5.0, poll)), side_jobs),
+                on_leaving=(lambda: leave(started.places, given.grace),),
+                say=_say,
+            )
+            daemon.run(until_empty=given.until_empty)
         finally:
             started.close()
     return 0
+
+
+def _generate(daemon: Daemon) -> None:
+    """The one generation authority: new data when the queue runs low, and what others requested."""
+    from guild.curriculum.authority import generation_round
+
+    generation_round(daemon.db, daemon.places, say=daemon.say, clock=daemon.clock)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def run() -> int:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, get_origin
@@ -91,6 +92,9 @@ def resolve(model: type[M], layers: Sequence[Layer], overrides: Sequence[str] = 
     return Resolved(value, _origins(value, sources))
 
 
+_EXPONENT = re.compile(r"[+-]?\d+(?:\.\d*)?[eE][+-]?\d+")
+
+
 def parse_override(text: str) -> tuple[Path, Any]:
     """Read ``a.b=3`` as a path and a value. The value is YAML (``3``, ``true``, ``[1, 2]``, ``null``); nothing after
     ``=`` is an empty text.
@@ -104,6 +108,8 @@ def parse_override(text: str) -> tuple[Path, Any]:
         raise ConfigError([Fault(path=text, found="an override without a key and '='", allowed="key.subkey=value")])
     try:
         value = yaml.safe_load(literal) if literal.strip() else ""
+        if isinstance(value, str) and _EXPONENT.fullmatch(value):
+            value = float(value)  # YAML 1.1 takes 3e-4 for a text, and nobody who types it does
     except yaml.YAMLError:
         allowed = "a YAML value such as 3, true, text, [1, 2] or null"
         raise ConfigError([Fault(path=".".join(path), found=repr(literal), allowed=allowed, todo="quote text with marks in it")]) from None

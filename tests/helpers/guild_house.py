@@ -151,6 +151,14 @@ def job_of(places: Places, name: str) -> jobs.Job:
         return jobs.find_file(db, name)
 
 
+def is_completed(places: Places, name: str) -> bool:
+    """Whether a file is trained; one that nobody took in yet is not."""
+    try:
+        return job_of(places, name).state == "completed"
+    except jobs.UnknownJobError:
+        return False
+
+
 def trained_steps(places: Places, name: str, campaign: str = "campaign-001") -> list[int]:
     """Steps of the campaign that the file's run recorded, in order, each as often as it was accepted."""
     from modelwright.metrics import read_metrics

@@ -92,11 +92,13 @@ class CurriculumSection(BaseModel):
 
 
 class RetentionSection(BaseModel):
-    """Deleting old checkpoints."""
+    """Deleting old checkpoints and snapshots. cap_gb: of all together. min_age_hours: younger ones stay. (specs/guild.md 2.8.4)"""
 
     model_config = _STRICT
 
     enabled: bool = True
+    cap_gb: Annotated[float, Field(gt=0)] = 150.0
+    min_age_hours: Annotated[float, Field(ge=1)] = 36.0
 
 
 class ProfileSection(BaseModel):

@@ -71,7 +71,7 @@ def start_config(places: Places, folder: CampaignFolder, *, sets: Sequence[str] 
     """
     effective = build_effective(places, folder, sets=sets, registry=registry)
     check_lock(folder, effective.value)
-    faults = model_faults(effective)
+    faults = [*model_faults(effective), *untrainable_faults(effective.value)]
     if faults:
         raise ConfigError(faults)
     ensure_lock(places, folder, effective.value)
@@ -88,6 +88,21 @@ def model_faults(effective: Effective) -> list[Fault]:
         found = f"{effective.value.model_path!r} (from {effective.origins['model_path']})"
         return [Fault("model_path", found, "a model that is there", str(error))]
     return []
+
+
+def untrainable_faults(value: EffectiveConfig) -> list[Fault]:
+    """What is asked for that this installation cannot train: better said at the start than by a trainer that ends again and again."""
+    from guild.training.optimizers.optional import missing_packages
+
+    faults = []
+    if value.qlora_enabled or value.load_in_4bit:
+        faults.append(Fault("qlora_enabled", "true", "false, because the guild trains whole weights"))
+    if value.preview_backend != "local":
+        faults.append(Fault("preview_backend", repr(value.preview_backend), "local, the model that is being trained"))
+    if missing := missing_packages(value.optimizer):
+        todo = f"pip install {' '.join(missing)}, or choose the optimizer adamw"
+        faults.append(Fault("optimizer", f"{value.optimizer}, which needs {' and '.join(missing)}", "an optimizer that is installed", todo))
+    return faults
 
 
 def config_digest(effective: Effective) -> str:

@@ -8,7 +8,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from guild.correction.staleness import demote_stale
 from guild.places import Places
+from guild.progression.hero_state import export_hero_state
+from guild.progression.incidents import scan
+from guild.progression.records_read import check_consistency
 from guild.queue.retention import sweep_completed
 from guild.records import backups, events, ledger
 from guild.records.checkpoint_record import CampaignId
@@ -18,6 +22,7 @@ from modelwright.errors import ModelwrightError, storage_error
 from modelwright.files import fsync_directory, make_folder
 
 SWEEP_EVERY_S = 1800.0
+LOOK_EVERY_S = 600.0
 OPTIMIZER_STATE = ("optimizer.pt", "scheduler.pt", "rng_state.pt", "optimizer.bin")
 SOURCE = "daemon"
 
@@ -33,6 +38,7 @@ class Chores:
     said: list[str] = field(default_factory=list)
     _swept: float = float("-inf")
     _backed_up: float = float("-inf")
+    _looked: float = float("-inf")
 
     def do(self, campaign: CampaignId) -> None:
         """Whatever is due; a chore that fails is told, and tried again at its next time."""
@@ -43,7 +49,16 @@ class Chores:
         if now - self._backed_up >= SWEEP_EVERY_S:
             self._backed_up = now
             self._guarded("backup", lambda: self._back_up())
+        if now - self._looked >= LOOK_EVERY_S:
+            self._looked = now
+            self._guarded("hero_state", lambda: export_hero_state(self.db, self.places, campaign, clock=self.clock))
+            self._guarded("incidents", self._look_for_incidents)
+        self._guarded("staleness", lambda: demote_stale(self.db, self.places, clock=self.clock))
         self._guarded("snapshot", lambda: self._snapshot(campaign))
+
+    def _look_for_incidents(self) -> None:
+        for opened in scan(self.db, self.places, check_consistency(self.db, self.places, clock=self.clock), clock=self.clock):
+            self.said.append(f"Incident {opened.id}: {opened.title}")
 
     def _sweep(self) -> None:
         removed = sweep_completed(self.db, self.places, clock=self.clock)

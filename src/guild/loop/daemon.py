@@ -15,14 +15,17 @@ from guild.control.forward import forward_signals
 from guild.control.signals import active
 from guild.control.state import write_state
 from guild.loop.chores import Chores
+from guild.loop.evaluations import dismiss_evaluator
 from guild.loop.start import SOURCE, Started
-from guild.loop.trainer_process import TrainerProcess, find_trainer, leave_in_order, log_tail, start_trainer
+from guild.loop.trainer_process import find_trainer, start_trainer, trainer_words
 from guild.places import PRIORITIES
+from guild.processes import OwnProcess
 from guild.queue.inbox import process_inbox
 from guild.queue.payload import TRAIN_FILE
 from guild.queue.recovery import recover_queue
 from guild.records import events, jobs
 from guild.records.checkpoint_record import CampaignId
+from guild.records.turns import whose_turn
 from modelwright.clock import SYSTEM_CLOCK, Clock
 from modelwright.control import SignalFlag
 from modelwright.errors import ModelwrightError
@@ -40,7 +43,7 @@ SideWork = Callable[["Daemon"], None]
 @dataclass
 class Daemon:
     """A daemon that has started. poll_s: seconds between rounds. grace_s: how long a trainer may take to save and leave. trainer_arguments:
-    passed on to it. side_work: called in every round, for what is not training. say: where lines for people go."""
+    passed on to it. side_work: called in every round, for what is not training; on_leaving: at the end. say: where lines for people go."""
 
     started: Started
     signals: SignalFlag
@@ -48,10 +51,11 @@ class Daemon:
     grace_s: float = GRACE_S
     trainer_arguments: tuple[str, ...] = ()
     side_work: tuple[SideWork, ...] = ()
+    on_leaving: tuple[Callable[[], object], ...] = ()
     say: Callable[[str], None] = lambda line: print(line, flush=True)
     clock: Clock = SYSTEM_CLOCK
     paused: bool = False
-    trainer: TrainerProcess | None = None
+    trainer: OwnProcess | None = None
     backoff_s: float = FIRST_BACKOFF_S
     not_before: float = float("-inf")
     low_told: bool = False
@@ -76,7 +80,7 @@ class Daemon:
                 reason = self.tick()
                 if reason:
                     return self._leave(reason)
-                if self.trainer is None and self._waiting() and self.clock.monotonic() >= self.not_before and not self.paused:
+                if self.trainer is None and self._may_train():
                     break  # something to train came in: no need to wait for the round
                 self.clock.sleep(min(TICK_S, self.poll_s))
             else:
@@ -91,7 +95,7 @@ class Daemon:
         self._look_at_trainer()
         for work in self.side_work:
             self._guarded("side_work", lambda work=work: work(self))  # type: ignore[misc]
-        if self.trainer is None and not self.paused and self._waiting() and self.clock.monotonic() >= self.not_before:
+        if self.trainer is None and self._may_train():
             self._start_trainer()
         self._guarded("campaign", lambda: self._chores.do(CampaignId(*require_active(self.places).key)))
         for line in self._chores.said:
@@ -157,7 +161,7 @@ class Daemon:
             self.backoff_s = FIRST_BACKOFF_S
             return
         self.not_before = self.clock.monotonic() + self.backoff_s
-        words = log_tail(self.places)
+        words = trainer_words(self.places)
         text = f"The trainer (process {pid}) ended with {code}; the next one is started in {self.backoff_s:g} s. {words}".strip()
         self._tell("daemon.trainer_ended", text, severity="error", code=code)
         self.backoff_s = min(2 * self.backoff_s, LAST_BACKOFF_S)
@@ -174,7 +178,7 @@ class Daemon:
         self._tell("daemon.trainer_started", f"A trainer is at work (process {self.trainer.identity.pid}).")
 
     def _dismiss_trainer(self) -> None:
-        if self.trainer is not None and self.trainer.alive() and not leave_in_order(self.trainer, self.grace_s):
+        if self.trainer is not None and self.trainer.alive() and not self.trainer.leave_in_order(self.grace_s):
             self._tell("daemon.trainer_killed", f"The trainer did not leave within {self.grace_s:g} s and was killed.", severity="error")
         self.trainer = None
 
@@ -187,6 +191,11 @@ class Daemon:
         for name, faults in result.rejected.items():
             self.say(f"{name} is rejected: {faults[0] if faults else ''}")
 
+    def _may_train(self) -> bool:
+        """Whether a file waits, nothing holds it up, and no other room's run is before it on the trainer's device."""
+        ready = not self.paused and self._waiting() and self.clock.monotonic() >= self.not_before
+        return bool(ready) and whose_turn(self.db, "trainer") in (None, TRAIN_FILE)
+
     def _waiting(self) -> int:
         counted = jobs.counts(self.db)
         return sum(counted.levels[level] for level in PRIORITIES)
@@ -195,6 +204,9 @@ class Daemon:
         """Ask the trainer to save and end, put the state right, and say why."""
         write_state(self.places, "stopping", reason=reason, clock=self.clock) if self.trainer is not None else None
         self._dismiss_trainer()
+        dismiss_evaluator(self.places, self.grace_s)
+        for work in self.on_leaving:
+            self._guarded("leaving", work)
         recover_queue(self.db, self.places, clock=self.clock)
         write_state(self.places, "idle", reason=reason, clock=self.clock)
         self._tell("daemon.stopped", f"The daemon leaves: {reason}.", durable=True)

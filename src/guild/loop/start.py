@@ -12,8 +12,9 @@ from guild.campaigns.pointer import require_active
 from guild.control.signals import clear
 from guild.control.state import RECOVERED, recover_state
 from guild.errors import RefusedError
-from guild.loop.trainer_process import TrainerProcess, find_trainer
+from guild.loop.trainer_process import find_trainer
 from guild.places import Places
+from guild.processes import OwnProcess
 from guild.queue.folders import make_folders
 from guild.queue.recovery import QueueRecovery, recover_queue
 from guild.records import events
@@ -39,7 +40,7 @@ class Started:
     lock: WriterLock
     config: ConfigFile
     campaign: CampaignFolder
-    trainer: TrainerProcess | None
+    trainer: OwnProcess | None
     queue: QueueRecovery
     recovered: bool
     said: list[str] = field(default_factory=list)

@@ -24,7 +24,7 @@ from guild.records.leases import Recovered, overdue, recover, stalled
 from guild.records.listing import Counts, Listing, counts, find_file, get, list_jobs
 from guild.records.operating import cancel, dismiss, forget, reject_waiting, retry, set_priority
 from guild.records.submitting import NewJob, Submitted, enqueue, enqueue_many, submit
-from guild.records.workers import cancel_held, claim, fail, finish, heartbeat, pause, reject, release, resume, skip, transfer
+from guild.records.workers import cancel_held, claim, fail, finish, heartbeat, pause, reject, release, resume, skip, takeable, transfer
 
 __all__ = [
     "Counts",
@@ -65,5 +65,6 @@ __all__ = [
     "skip",
     "stalled",
     "submit",
+    "takeable",
     "transfer",
 ]

@@ -43,7 +43,9 @@ class RoomRun(Payload):
     run_dir: str | None = Field(default=None, min_length=1)
     model: str | None = Field(default=None, min_length=1)
     campaign: Word | None = Field(default=None, description="hero/campaign whose history the result joins")
-    cwd: str | None = Field(default=None, min_length=1, description="folder that relative paths are meant from; default: the base directory")
+    cwd: str | None = Field(
+        default=None, min_length=1, description="folder that relative paths are meant from; default: the base directory"
+    )
     opens_child: bool = Field(default=False, description="a completed context stretch opens a child campaign")
     child_name: Word | None = None
     child_max_length: int | None = Field(default=None, ge=128, le=32768, description="training length of the child campaign, tokens")

@@ -42,8 +42,8 @@ def claim(
 ) -> Job | None:
     """Take the next job for `owner`: the highest priority, then the oldest; None when there is none to take.
 
-    resource, kinds: only these (both: kinds of that resource). among: only jobs with these ids. slots: how many jobs may hold each resource at a time; a kind's own
-    `max_running` holds beside it. Paused jobs hold theirs. Raises UnknownKindError.
+    resource, kinds: only these (both: kinds of that resource). among: only jobs with these ids. slots: how many jobs may hold each
+    resource at a time; a kind's own `max_running` holds beside it. Paused jobs hold theirs. Raises UnknownKindError.
     """
     wanted = [kind_of(name).name for name in kinds] if kinds is not None else list(KINDS)
     if resource is not None:
@@ -60,6 +60,15 @@ def claim(
             connection, held, "claim", now, f"is taken by {job_rows.describe(owner)}",
             data={"owner": owner.as_dict()}, from_priority=job.priority, taken_position=job.position, started_at=now,
         )  # fmt: skip
+
+
+def takeable(db: Database, kinds: Collection[str], *, slots: Mapping[Resource, int] = SLOTS) -> list[str]:
+    """Those of `kinds` of which a job waits that `claim` would give now. It takes no lock, so another worker may be faster."""
+    waiting = [name for name in kinds if _waits(db, name)]
+    if not waiting:
+        return []
+    with db.snapshot():
+        return _free(db.connection, waiting, slots)
 
 
 def heartbeat(

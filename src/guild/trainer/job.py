@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from guild.analytics.impact import close_impact
 from guild.campaigns.campaign import CampaignFolder
 from guild.campaigns.effective_config import Effective, write_effective
 from guild.campaigns.store import record_progress
@@ -23,7 +24,7 @@ from guild.queue.marks import (
     mark_skipped,
 )
 from guild.queue.status import get_queue_status
-from guild.records import events
+from guild.records import events, jobs
 from guild.trainer.gates import check_rows
 from guild.trainer.history import append_run_history
 from guild.trainer.settings import STATUS_NAME, trainer_config
@@ -61,7 +62,7 @@ class Desk:
     signals: SignalFlag
     clock: Clock
     minimum_free: int
-    on_saved: Callable[[CampaignFolder, SavedCheckpoint], None] = lambda folder, saved: None
+    on_saved: Callable[[CampaignFolder, Effective, SavedCheckpoint], None] = lambda folder, effective, saved: None
     number: int = 0
 
 
@@ -74,13 +75,14 @@ def train_one(desk: Desk, engine: TrainerEngine, folder: CampaignFolder, effecti
         return False
     run = _open_run(desk, folder, effective, taken)
     try:
+        jobs.heartbeat(desk.db, taken.job.id, desk.me, run=_below(desk.places, run.path), campaign="/".join(folder.key), clock=desk.clock)
         write_effective(run.path, effective)
         status = _status(desk, folder, effective)
         status.file(taken.path.name, desk.number, get_queue_status(desk.places)["total_queued"])
         write_state(desk.places, "training", current_file=taken.path.name, clock=desk.clock)
         watch = Watch(
             desk.db, desk.places, folder, taken, run, desk.me, desk.signals, status, desk.clock, desk.minimum_free,
-            rows=int(taken.job.payload.get("rows") or 0), on_saved=lambda saved: desk.on_saved(folder, saved),
+            rows=int(taken.job.payload.get("rows") or 0), on_saved=lambda saved: desk.on_saved(folder, effective, saved),
         )  # fmt: skip
         engine.hooks = watch
         result, config = _trained(desk, engine, folder, effective, taken, run, watch)
@@ -91,6 +93,10 @@ def train_one(desk: Desk, engine: TrainerEngine, folder: CampaignFolder, effecti
     finally:
         run.close()
     return watch.stop_asked or bool(watch.lost)
+
+
+def _below(places: Places, path: Path) -> str:
+    return str(path.relative_to(places.base)) if path.is_relative_to(places.base) else str(path)
 
 
 def _open_run(desk: Desk, folder: CampaignFolder, effective: Effective, taken: Taken) -> RunDir:
@@ -160,24 +166,39 @@ def _settle(
     if result.success:
         told = {"global_step": result.global_step, "steps": result.total_steps, "loss": result.final_loss, **result.summary}
         mark_completed(db, places, job, me, told, position=watch.rows, clock=clock)
-        trained = int(result.summary.get("rows") or 0)
-        total = folder.campaign.total_examples + trained
-        record_progress(places, folder, current_step=result.global_step, total_examples=total)
-        _event(desk, taken, "training.completed", f"{taken.path.name} is trained, up to step {result.global_step}.", "success", told)
+        note_progress(db, places, folder, result.global_step)
+        _event(
+            desk, folder, taken, "training.completed", f"{taken.path.name} is trained, up to step {result.global_step}.", "success", told
+        )
     elif watch.cancelled:
         mark_cancelled(db, places, job, me, position=position, clock=clock)
     elif result.outcome == "stopped":
         mark_returned(db, places, job, me, position=position, clock=clock)
-        _event(desk, taken, "training.stopped", f"{taken.path.name} is stopped and waits again: {watch.reason}.", "info", {})
+        _event(desk, folder, taken, "training.stopped", f"{taken.path.name} is stopped and waits again: {watch.reason}.", "info", {})
     elif result.outcome == "skipped":
         mark_skipped(db, places, job, me, reason=watch.reason, position=position, clock=clock)
     elif result.error_type == "InvalidData" or result.error_type in UNFIT:
         mark_rejected(db, places, job, me, result.error_message, clock=clock)
-        _event(desk, taken, "data.rejected", f"{taken.path.name}: {result.error_message}", "error", {"error_type": result.error_type})
+        _event(
+            desk, folder, taken, "data.rejected", f"{taken.path.name}: {result.error_message}", "error", {"error_type": result.error_type}
+        )
     else:
         mark_failed(db, places, job, me, result.error_message, position=position, clock=clock)
         kind = {"error_type": result.error_type, "step": result.global_step}
-        _event(desk, taken, "training.failed", f"{taken.path.name}: {result.error_message}", "error", kind)
+        _event(desk, folder, taken, "training.failed", f"{taken.path.name}: {result.error_message}", "error", kind)
+    run.metrics().flush()
+    with watch.told("data.impact_unknown"):
+        close_impact(
+            db,
+            folder,
+            job=job,
+            attempt=run.attempt,
+            outcome=result.outcome,
+            end_step=result.global_step,
+            run=run.path,
+            val_loss=result.summary.get("validation_loss"),
+            clock=clock,
+        )
     watch.settle(result.outcome, result.global_step)
     append_run_history(places, taken.path.name, watch.rows, result, config, clock)
     watch.status.settle(
@@ -188,13 +209,24 @@ def _settle(
     write_state(places, "idle", reason=watch.reason or None, clock=clock)
 
 
+def note_progress(db: Database, places: Places, folder: CampaignFolder, step: int) -> None:
+    """Write into the campaign's document how far it is: the step, and the rows of all files that the job store knows as trained in it."""
+    total = db.row(
+        "SELECT coalesce(sum(json_extract(result, '$.rows')), 0) AS rows FROM jobs "
+        "WHERE kind = 'train_file' AND state = 'completed' AND campaign = ?",
+        ("/".join(folder.key),),
+    )
+    record_progress(places, folder, current_step=step, total_examples=int(total["rows"] if total else 0))
+
+
 def _status(desk: Desk, folder: CampaignFolder, effective: Effective) -> TrainingStatus:
     value = effective.value
     name, windows = Path(value.base_model).name, value.batch_size * value.gradient_accumulation
     return TrainingStatus(folder.status / STATUS_NAME, name, value.max_length, windows, clock=desk.clock)
 
 
-def _event(desk: Desk, taken: Taken, type: str, message: str, severity: events.Severity, data: dict[str, object]) -> None:
-    events.record(
-        desk.db, type, message, source=SOURCE, severity=severity, job=taken.job.id, data={"file": taken.path.name, **data}, clock=desk.clock
-    )
+def _event(
+    desk: Desk, folder: CampaignFolder, taken: Taken, type: str, message: str, severity: events.Severity, data: dict[str, object]
+) -> None:
+    told = {"file": taken.path.name, "campaign": "/".join(folder.key), **data}
+    events.record(desk.db, type, message, source=SOURCE, severity=severity, job=taken.job.id, data=told, clock=desk.clock)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from guild.campaigns.campaign import CampaignFolder
 from guild.campaigns.effective_config import Effective, start_config
@@ -16,15 +17,23 @@ from guild.campaigns.pointer import require_active
 from guild.places import Places
 from guild.queue.disk import REFUSE_BELOW
 from guild.queue.marks import take
+from guild.queue.payload import TRAIN_FILE
 from guild.queue.recovery import recover_queue
 from guild.records import events
+from guild.records.checkpoint_record import CampaignId
 from guild.records.database import open_guild
+from guild.records.turns import whose_turn
 from modelwright.clock import SYSTEM_CLOCK, Clock
 from modelwright.control import signals_as_requests
 from modelwright.errors import ModelwrightError, RunLockedError
 from modelwright.files import make_folder
 from modelwright.identity import current_identity
 from modelwright.lock import WriterLock
+
+if TYPE_CHECKING:
+    from guild.training.interface import SavedCheckpoint
+    from modelwright.control import SignalFlag
+    from modelwright.database import Database
 
 EXIT_HELD = 3
 LOCK_FOLDER = "trainer"
@@ -71,7 +80,10 @@ def main(argv: Sequence[str] | None = None, *, clock: Clock = SYSTEM_CLOCK) -> i
         lock.release()
 
 
-def _work(places: Places, folder: CampaignFolder, effective: Effective, given: argparse.Namespace, signals, clock: Clock) -> int:  # type: ignore[no-untyped-def]
+def _work(
+    places: Places, folder: CampaignFolder, effective: Effective, given: argparse.Namespace, signals: SignalFlag, clock: Clock
+) -> int:
+    from guild.correction.staleness import return_if_stale
     from guild.trainer.job import Desk, train_one
     from guild.training.engine import TrainerEngine
     from guild.training.quiet import quiet_libraries
@@ -80,15 +92,19 @@ def _work(places: Places, folder: CampaignFolder, effective: Effective, given: a
     with open_guild(places) as db:
         me = current_identity()
         recover_queue(db, places, clock=clock)
-        desk = Desk(db, places, me, signals, clock, round(given.min_free_gb * 1e9))
+        desk = Desk(db, places, me, signals, clock, round(given.min_free_gb * 1e9), on_saved=_queue_evaluations(db, places, clock))
         engine = TrainerEngine(clock=clock)
         last = clock.monotonic()
         while not signals and (given.files is None or desk.number < given.files):
+            if whose_turn(db, "trainer") not in (None, TRAIN_FILE):
+                return 0  # another room's run waits for the device and is before the files; the daemon comes back to them
             taken = take(db, places, me, clock=clock)
             if taken is None:
                 if clock.monotonic() - last >= given.idle_exit:
                     return 0
                 clock.sleep(IDLE_POLL_S)
+                continue
+            if return_if_stale(db, places, taken.job, me, clock=clock):
                 continue
             if train_one(desk, engine, folder, effective, taken):
                 told = {"signal": signals.name}
@@ -101,6 +117,17 @@ def _work(places: Places, folder: CampaignFolder, effective: Effective, given: a
                 return 0  # the daemon starts a trainer for the campaign that is active now
             folder, effective = now, start_config(places, now, sets=given.set)
     return 0
+
+
+def _queue_evaluations(db: Database, places: Places, clock: Clock) -> Callable[[CampaignFolder, Effective, SavedCheckpoint], None]:
+    """What is called with every recorded checkpoint: it queues its evaluations."""
+    from guild.evaluation.due import enqueue_for_checkpoint
+
+    def queue(folder: CampaignFolder, effective: Effective, saved: SavedCheckpoint) -> None:
+        every = effective.value.full_eval_steps
+        enqueue_for_checkpoint(db, places, CampaignId(*folder.key), saved.step, saved.path.name, full_every=every, clock=clock)
+
+    return queue
 
 
 def run() -> int:

@@ -10,7 +10,6 @@ from guild.campaigns.config_schema import EffectiveConfig
 from guild.queue.marks import Taken
 from guild.records.checkpoint_marks import latest_resumable
 from guild.training.interface import Data, Environment, Hyperparams, ModelSource, Monitoring, Output, TrainerConfig
-from modelwright.errors import UsageError
 
 STATUS_NAME = "training_status.json"
 
@@ -37,13 +36,7 @@ def start_point(folder: CampaignFolder, effective: EffectiveConfig) -> StartPoin
 def trainer_config(
     effective: EffectiveConfig, folder: CampaignFolder, taken: Taken, run: Path, *, prompt_date: str, schema: str, generator: str | None
 ) -> TrainerConfig:
-    """What `TrainerEngine.run_job` is told. Raises UsageError for what this version cannot train."""
-    if effective.qlora_enabled or effective.load_in_4bit:
-        raise UsageError(
-            "qlora_enabled: found true; allowed: false, because the guild trains whole weights. Set it to false for this campaign."
-        )
-    if effective.preview_backend != "local":
-        raise UsageError(f"preview_backend: found {effective.preview_backend}; allowed: local, the model that is being trained.")
+    """What `TrainerEngine.run_job` is told, of a configuration that `start_config` let pass."""
     start = start_point(folder, effective)
     payload = taken.job.payload
     return TrainerConfig(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from guild.analytics.impact import open_impact
 from guild.campaigns.campaign import CampaignFolder
 from guild.campaigns.pointer import active_key
 from guild.control.forward import forward_signals
@@ -21,6 +23,7 @@ from guild.training.status import TrainingStatus
 from modelwright.clock import Clock
 from modelwright.control import Request, SignalFlag
 from modelwright.database import Database
+from modelwright.errors import ModelwrightError
 from modelwright.files import write_json
 from modelwright.identity import ProcessIdentity
 from modelwright.rundir import RunDir
@@ -114,6 +117,27 @@ class Watch:
         self._event("training.started", text, step=begun.start_step, steps=left)
         if begun.val_loss is not None:
             self.run.metrics().log("validation/loss", begun.val_loss, begun.start_step)
+        with self.told("data.impact_unknown"):
+            self._open_impact(begun, left)
+
+    def _open_impact(self, begun: Begun, left: int) -> None:
+        payload = self.taken.job.payload
+        open_impact(
+            self.db,
+            self.folder,
+            job=self.taken.job.id,
+            file=self.taken.path.name,
+            owner=self.me,
+            attempt=self.run.attempt,
+            start_step=begun.start_step,
+            steps_left=left,
+            total_steps=begun.total,
+            rows=self.rows,
+            val_loss=begun.val_loss,
+            skill=payload.get("skill"),
+            level=payload.get("level"),
+            clock=self.clock,
+        )
 
     def progress(self, progress: Progress) -> None:
         metrics = self.run.metrics()
@@ -165,6 +189,14 @@ class Watch:
     def settle(self, outcome: str, step: int) -> None:
         """Answer what was asked for, once the file came to rest."""
         self._answer(outcome, step=step)
+
+    @contextlib.contextmanager
+    def told(self, type: str) -> Iterator[None]:
+        """Within the block an error of ours becomes an event: a record beside the training never fails the training."""
+        try:
+            yield
+        except ModelwrightError as error:
+            self._event(type, str(error), severity="error")
 
     def position(self, done: int) -> int:
         """Rows that `done` steps have trained, as far as packing lets one say."""
@@ -249,7 +281,6 @@ class Watch:
         self.requests = []
 
     def _event(self, type: str, message: str, *, severity: events.Severity = "info", **data: Any) -> None:
-        events.record(
-            self.db, type, message, source=SOURCE, severity=severity, job=self.taken.job.id, data={"file": self.taken.path.name, **data},
-            clock=self.clock,
-        )  # fmt: skip
+        told = {"file": self.taken.path.name, "campaign": "/".join(self.folder.key), **data}
+        job = self.taken.job.id
+        events.record(self.db, type, message, source=SOURCE, severity=severity, job=job, data=told, clock=self.clock)

@@ -124,6 +124,16 @@ def test_a_waiting_job_moves_between_levels_and_a_held_one_does_not(tmp_path: Pa
             jobs.set_priority(db, 2, "low")
 
 
+def test_a_taker_may_name_the_jobs_that_it_takes(tmp_path: Path) -> None:
+    with store(tmp_path) as db:
+        ids = [jobs.enqueue(db, NewJob("report", {"name": name}, priority)).id for name, priority in (("a", 5), ("b", 9), ("c", 7))]
+        taken = [jobs.claim(db, ME, kinds=("report",), among=[ids[0], ids[2]]) for _ in range(3)]
+        assert [job.id if job else None for job in taken] == [ids[2], ids[0], None]
+        assert jobs.claim(db, ME, kinds=("report",), among=[]) is None
+        last = jobs.claim(db, ME, kinds=("report",))
+        assert last is not None and last.id == ids[1]
+
+
 def test_one_executor_trains_while_other_resources_are_free(tmp_path: Path) -> None:
     with store(tmp_path) as db:
         queued(db, "a", "b")

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from guild.prompts import BASE_TEMPLATE, with_base_prompt
 from guild.training.profiles.base import Example, Processor, contents, rewrite
+from guild.validation.marks import STOP, THINKING
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 EMOJI_MODE_RATIO = 0.5
-THINKING = ("🤔", "💭", "🧠", "💡", "🎯", "🔍", "🤨", "🧐", "⚡", "✨")
-STOP = ("🛑", "⛔", "🚫", "❌", "🔴", "⏹️", "🔚", "✋", "🚦", "🛡️")
 COUNT_WORDS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight"}
 STOP_TIMES = {2: "twice", 3: "three times", 4: "four times"}
 SEED_FACTOR = 7919

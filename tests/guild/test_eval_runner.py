@@ -1,0 +1,148 @@
+"""`python -m guild.eval_runner`: its verbs, words and exit codes. (specs/guild.md 2.1.9)"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from guild.eval_runner import main
+from guild.places import Places
+from guild.records import jobs
+from guild.records.database import open_guild
+from guild.records.evaluations import evaluations_of
+from guild.records.passives import passives_of
+from helpers.guild_evaluation import CAMPAIGN, add_checkpoint
+from helpers.guild_house import make_house
+from modelwright.clock import ManualClock
+from modelwright.errors import RunLockedError, UsageError
+from modelwright.lock import WriterLock
+
+SMALL_BIN = """\
+schema_version: 1
+id: bin
+name: Binary arithmetic
+max_level: 30
+options: {forms: [brief], operations: [increment, decrement], tasks: [], auxiliary_share: 0, symbol_share: 0, hint_share: 0, chains: false}
+"""
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Places:
+    places = make_house(tmp_path)
+    (places.skills / "bin.yaml").write_text(SMALL_BIN)
+    (places.skills / "sy.yaml").unlink()
+    return places
+
+
+def _ask(places: Places, *words: str) -> int:
+    return main(["--base-dir", str(places.base), *words])
+
+
+def test_help_is_quick_and_loads_no_training_library() -> None:
+    code = (
+        "import sys\nfrom guild.eval_runner import build_parser\nfrom guild.run_transfer_baseline import build_parser as b\n"
+        "from guild.run_transfer_baseline_local import build_parser as c\n[each().format_help() for each in (build_parser, b, c)]\n"
+        "print(*sorted({'torch', 'transformers', 'numpy', 'pydantic', 'apsw'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
+    code = "import guild.evaluation.runner, guild.evaluation.transfer, sys\n"
+    code += "print(*sorted({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--once", "--skill", "bin"], "without --checkpoint"),
+        (["--checkpoint", "5"], "neither --skill nor --full"),
+        (["--checkpoint", "5", "--full", "--level", "2"], "with --skill"),
+        (["--checkpoint", "5", "--skill", "bin", "--level", "0"], "found 0"),
+        (["--status", "--type", "quick"], "--type"),
+        (["--daemon", "--interval", "0"], "--interval"),
+        (["--daemon", "--limit", "3"], "--limit"),
+        (["--once", "--device", "tpu"], "--device"),
+        (["--once", "--idle-exit", "5"], "--idle-exit"),
+    ],
+)
+def test_misfitting_flags_are_refused(house: Places, words: list[str], told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        _ask(house, *words)
+
+
+def test_a_checkpoint_is_evaluated_now_and_shown(house: Places, capsys: pytest.CaptureFixture[str]) -> None:
+    with open_guild(house) as db:
+        add_checkpoint(db, house, 10)
+    assert _ask(house, "--status") == 0
+    assert "0 wait, 0 run, 0 failed" in capsys.readouterr().out
+    with pytest.raises(UsageError, match=r"found 11; allowed: a step in the ledger of tiny/campaign-001 \(10\), or 0"):
+        _ask(house, "--checkpoint", "11", "--skill", "bin")
+    assert _ask(house, "--checkpoint", "10", "--skill", "binary", "--level", "6") == 0
+    out = capsys.readouterr().out
+    assert "step 10: bin level 6: 0 of 20 right" in out
+    assert "1 evaluations are stored, 0 failed, 0 wait." in out
+    assert _ask(house, "--status", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [(one["skill"], one["level"], one["total"]) for one in told["results"]] == [("bin", 6, 20)]
+    assert told["evaluated"][0]["checkpoints"] == 1
+
+
+def test_backfill_queues_and_once_carries_out_by_kind(house: Places, capsys: pytest.CaptureFixture[str]) -> None:
+    with open_guild(house) as db:
+        add_checkpoint(db, house, 10)
+        assert _ask(house, "--backfill", "--json") == 0
+        told = json.loads(capsys.readouterr().out)
+        assert (told["campaign"], told["queued"], told["waiting_already"]) == ("tiny/campaign-001", 5, 0)
+        assert _ask(house, "--backfill") == 0
+        assert "0 evaluations are queued, 5 waited already." in capsys.readouterr().out
+        assert _ask(house, "--once", "--type", "full") == 0
+        assert "Nothing waits" in capsys.readouterr().out
+        assert _ask(house, "--once", "--limit", "2", "--json") == 0
+        told = json.loads(capsys.readouterr().out)
+        assert ([one["state"] for one in told["outcomes"]], told["left"]) == (["stored", "stored"], 3)
+        assert len(evaluations_of(db, CAMPAIGN)) == 1
+        assert len(passives_of(db, CAMPAIGN)) == 1
+
+
+def test_the_base_model_is_step_0(house: Places, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _ask(house, "--checkpoint", "0", "--skill", "bin") == 0
+    with open_guild(house) as db:
+        (found,) = evaluations_of(db, CAMPAIGN)
+        assert (found.checkpoint_step, found.model_extra["checkpoint"] if found.model_extra else "") == (0, "base")
+
+
+def test_a_failure_is_exit_1_with_its_sentence(house: Places, capsys: pytest.CaptureFixture[str]) -> None:
+    with open_guild(house) as db:
+        folder = add_checkpoint(db, house, 10)
+        (folder / "tokenizer.json").write_text("{")
+        (folder / "tokenizer_config.json").unlink()
+        assert _ask(house, "--checkpoint", "10", "--skill", "bin") == 1
+        assert "1 failed" in capsys.readouterr().out
+        (job,) = jobs.list_jobs(db, kinds=("eval",)).jobs
+        assert job.state in ("rejected", "queued")
+        assert job.error
+
+
+def test_a_daemon_works_off_what_waits_and_ends_when_nothing_did_for_a_while(house: Places) -> None:
+    clock = ManualClock()
+    with open_guild(house) as db:
+        add_checkpoint(db, house, 10)
+        assert _ask(house, "--backfill") == 0
+        words = ["--base-dir", str(house.base), "--daemon", "--interval", "5", "--idle-exit", "30"]
+        assert main(words, clock=clock) == 0
+        assert {job.state for job in jobs.list_jobs(db, kinds=("eval",)).jobs} == {"completed"}
+        assert 30 <= clock.monotonic() <= 40
+
+
+def test_one_daemon_alone(house: Places) -> None:
+    folder = house.pids / "eval_runner"
+    folder.mkdir(parents=True)
+    lock = WriterLock(folder)
+    try:
+        with pytest.raises(RunLockedError):
+            _ask(house, "--daemon")
+    finally:
+        lock.release()
