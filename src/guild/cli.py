@@ -105,7 +105,7 @@ def _answered(name: str, module: str, rest: list[str]) -> int:
         return 1
     except ModelwrightError as error:
         print(error, file=sys.stderr)
-        return error.exit_code
+        return 2 if error.exit_code == 2 else 1  # the guild's commands know no other codes
     except KeyboardInterrupt:
         return 130
 

@@ -90,6 +90,7 @@ def read_skill_file(path: Path) -> dict[str, Any]:
     options = document.get("options")
     if options is not None and (not isinstance(options, dict) or not all(isinstance(key, str) for key in options)):
         faults.append(Fault(f"{path} options", repr(options)[:60], "keyword arguments by name"))
+    faults += _masking_faults(path, document.get("masking"))
     api = document.get("api")
     port = api.get("port") if isinstance(api, dict) else None
     if (api is not None and not isinstance(api, dict)) or (port is not None and not is_port(port)):
@@ -97,6 +98,15 @@ def read_skill_file(path: Path) -> dict[str, Any]:
     if faults:
         raise ConfigError(faults)
     return document
+
+
+def _masking_faults(path: Path, masking: Any) -> list[Fault]:
+    if masking is None:
+        return []
+    shares = [masking.get(key) for key in ("lowest", "highest")] if isinstance(masking, dict) and len(masking) == 2 else []
+    sound = len(shares) == 2 and all(isinstance(share, int | float) and 0 <= share <= 1 for share in shares) and shares[0] < shares[1]
+    allowed = "{lowest: L, highest: H}, shares from 0 to 1 of a batch that may go untrained, L below H"
+    return [] if sound else [Fault(f"{path} masking", repr(masking)[:60], allowed)]
 
 
 def is_port(value: Any) -> bool:

@@ -117,6 +117,7 @@ def _trained(
     named = taken.job.payload.get("schema_id")
     try:
         config = trainer_config(
+            desk.places,
             effective.value,
             folder,
             taken,

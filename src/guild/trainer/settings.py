@@ -7,8 +7,11 @@ from pathlib import Path
 
 from guild.campaigns.campaign import CampaignFolder
 from guild.campaigns.config_schema import EffectiveConfig
+from guild.places import Places
 from guild.queue.marks import Taken
 from guild.records.checkpoint_marks import latest_resumable
+from guild.skills.names import canonical
+from guild.skills.registry import read_skill_file
 from guild.training.interface import Data, Environment, Hyperparams, ModelSource, Monitoring, Output, TrainerConfig
 
 STATUS_NAME = "training_status.json"
@@ -34,7 +37,15 @@ def start_point(folder: CampaignFolder, effective: EffectiveConfig) -> StartPoin
 
 
 def trainer_config(
-    effective: EffectiveConfig, folder: CampaignFolder, taken: Taken, run: Path, *, prompt_date: str, schema: str, generator: str | None
+    places: Places,
+    effective: EffectiveConfig,
+    folder: CampaignFolder,
+    taken: Taken,
+    run: Path,
+    *,
+    prompt_date: str,
+    schema: str,
+    generator: str | None,
 ) -> TrainerConfig:
     """What `TrainerEngine.run_job` is told, of a configuration that `start_config` let pass."""
     start = start_point(folder, effective)
@@ -48,6 +59,7 @@ def trainer_config(
             level=payload.get("level"),
             validation_split=effective.validation_split,
             max_val=effective.max_val,
+            masking=_masking(places, payload.get("skill")),
         ),
         model=ModelSource(
             effective.model_path, start.checkpoint, not start.own, effective.rope_scaling, effective.context_length, effective.device
@@ -76,3 +88,10 @@ def trainer_config(
         profile=effective.profile,
         locked=effective.locked,
     )
+
+
+def _masking(places: Places, skill: str | None) -> tuple[float, float] | None:
+    """What the skill's file says of masks; None when it says nothing."""
+    path = places.skills / f"{canonical(skill)}.yaml" if skill else None
+    masking = read_skill_file(path).get("masking") if path is not None and path.is_file() else None
+    return (float(masking["lowest"]), float(masking["highest"])) if masking else None

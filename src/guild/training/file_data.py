@@ -15,7 +15,7 @@ from typing import Any
 from guild.training.collator import Collator
 from guild.training.encoding import encode_rows
 from guild.training.interface import TrainerConfig
-from guild.training.masking_limits import limits_for
+from guild.training.masking_limits import MaskingLimits, limits_for
 from guild.training.masking_validators import validate_masking
 from guild.training.model_session import ModelSession
 from guild.training.packing import TrainingWindows, packing_enabled, training_windows
@@ -59,7 +59,7 @@ def load_file(config: TrainerConfig, session: ModelSession) -> FileData:
         session.tokenizer,
         marks=session.marks,
         pad_id=session.pad_id,
-        limits=limits_for(data.generator, config.profile, data.schema),
+        limits=MaskingLimits(*data.masking) if data.masking else limits_for(data.generator, config.profile, data.schema),
         packing=packing,
     )
     reports = {

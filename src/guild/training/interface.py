@@ -57,7 +57,8 @@ class Monitoring:
 @dataclass(frozen=True)
 class Data:
     """The file. schema: id of its rows' schema. generator: who made it, None when nobody says. validation_split and max_val: what is
-    held out of training to measure on, the smaller of the two."""
+    held out of training to measure on, the smaller of the two. masking: lowest and highest share of a batch that may go untrained, None
+    for the limits of generator, profile and schema."""
 
     path: Path
     schema: str = "chat_sft_v1"
@@ -66,6 +67,7 @@ class Data:
     level: int | None = None
     validation_split: float = 0.05
     max_val: int = 100
+    masking: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -120,3 +120,13 @@ def test_the_shipped_file_of_bin_is_usable() -> None:
     assert set(fields) <= document.keys()
     assert document["max_level"] == BinarySkill.max_level and document["version"] == BinarySkill.version
     BinarySkill(**(document["options"] or {}))
+
+
+def test_limits_of_masks_in_a_skill_file(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text("id: own\nclass: a:B\nmasking: {lowest: 0.3, highest: 0.97}\n")
+    assert read_skill_file(path)["masking"] == {"lowest": 0.3, "highest": 0.97}
+    for wrong in ("{lowest: 0.9, highest: 0.3}", "{lowest: 0.3}", "7", "{lowest: a, highest: 1}"):
+        path.write_text(f"id: own\nclass: a:B\nmasking: {wrong}\n")
+        with pytest.raises(ConfigError, match="masking"):
+            read_skill_file(path)
