@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Sequence
 
+from guild.command import answered, say
 from guild.places import VARIABLE, Places
 from modelwright.clock import SYSTEM_CLOCK, stamp
-from modelwright.errors import ModelwrightError
 
 _EXAMPLES = """\
 examples:
@@ -60,34 +58,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = backups.list_backups(places)
         told = [{"name": one.name, "made_at": stamp(one.made_at), "size_bytes": one.path.stat().st_size} for one in found]
         lines = [f"{one['name']}  {one['made_at']}  {int(str(one['size_bytes'])) / 1e6:.1f} MB" for one in told]
-        _tell(given, {"backups": told}, lines or ["No backup was made yet."])
+        say(given, {"backups": told}, lines or ["No backup was made yet."])
         return 0
     if given.verb == "restore":
         done = backups.restore(places, given.name, clock=SYSTEM_CLOCK)
         aside = "" if done.quarantined is None else f" The former database is kept as {done.quarantined.name}."
-        _tell(given, {"restored": done.backup.name}, [f"{done.backup.name} is the database now.{aside}"])
+        say(given, {"restored": done.backup.name}, [f"{done.backup.name} is the database now.{aside}"])
         return 0
     with open_guild(places) as db:
         if given.verb == "make":
             made = backups.make(db, places)
-            _tell(given, {"made": made.name}, [f"Made and checked: {made.path}"])
+            say(given, {"made": made.name}, [f"Made and checked: {made.path}"])
             return 0
         wrong = backups.problems(db)
-    _tell(given, {"problems": wrong}, wrong or ["guild.db is sound."])
+    say(given, {"problems": wrong}, wrong or ["guild.db is sound."])
     return 1 if wrong else 0
-
-
-def _tell(given: argparse.Namespace, document: dict[str, object], lines: list[str]) -> None:
-    print(json.dumps({"schema_version": 1, **document}, indent=2) if given.json else "\n".join(lines))
 
 
 def run() -> int:
     """The process: errors as sentences."""
-    try:
-        return main()
-    except ModelwrightError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    return answered(main)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,12 @@ model; the daemon starts it, and its result joins the campaign's history. (issue
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from guild.places import VARIABLE, Places
-from modelwright.errors import ModelwrightError
+from guild.command import add_common, answered, say
+from guild.places import Places
 
 if TYPE_CHECKING:
     from guild.records.jobs import Job
@@ -46,12 +45,12 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=raw,
     )
-    _common(parser, nested=False)
+    add_common(parser, nested=False)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def verb(name: str, help: str, **more: Any) -> argparse.ArgumentParser:
         added: argparse.ArgumentParser = verbs.add_parser(name, help=help, description=more.pop("description", help), **more)
-        _common(added, nested=True)
+        add_common(added, nested=True)
         return added
 
     stretch = verb(
@@ -99,11 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cut = words.index("--") if "--" in words else len(words)
     arguments = build_parser().parse_args(words[:cut])
     arguments.rest = words[cut + 1 :]
-    try:
-        return _VERBS[arguments.verb](Places.of(arguments.base_dir), arguments)
-    except ModelwrightError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    return answered(lambda: _VERBS[arguments.verb](Places.of(arguments.base_dir), arguments))
 
 
 def run() -> int:
@@ -111,12 +106,6 @@ def run() -> int:
     from modelwright.cli import console
 
     return console(main)
-
-
-def _common(parser: argparse.ArgumentParser, *, nested: bool) -> None:
-    default: Any = argparse.SUPPRESS if nested else None
-    parser.add_argument("--base-dir", default=default, metavar="D", help=f"the guild's folder (default: {VARIABLE}, else its home)")
-    parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS if nested else False, help="print JSON for programs")
 
 
 def _queue(places: Places, arguments: argparse.Namespace) -> int:
@@ -131,7 +120,7 @@ def _queue(places: Places, arguments: argparse.Namespace) -> int:
     lines = [f"Job {done.job.id} ({done.job.kind}) is queued for {done.job.campaign}."]
     lines += [f"Model: {done.job.payload['model']}"] if done.job.payload.get("model") else []
     lines += [done.warning] if done.warning else []
-    _say(arguments, {"job": done.job.as_dict(), "warning": done.warning}, lines)
+    say(arguments, {"job": done.job.as_dict(), "warning": done.warning}, lines)
     return 0
 
 
@@ -145,7 +134,7 @@ def _rebase(places: Places, arguments: argparse.Namespace) -> int:
     )  # fmt: skip
     key = "/".join(child.key)
     line = f"Campaign {key} is opened; choose it by `guild campaign switch {' '.join(child.key)}`."
-    _say(arguments, {"campaign": key, "path": str(child.path)}, [line])
+    say(arguments, {"campaign": key, "path": str(child.path)}, [line])
     return 0
 
 
@@ -157,7 +146,7 @@ def _list(places: Places, arguments: argparse.Namespace) -> int:
     with open_guild(places) as db:
         listed = list_jobs(db, kinds=tuple(ROOMS), order="newest", limit=200)
     lines = [_line(job) for job in listed.jobs] or ["No run of another room was asked for."]
-    _say(arguments, {"jobs": [job.as_dict() for job in listed.jobs], "damaged": list(listed.damaged)}, [*lines, *listed.damaged])
+    say(arguments, {"jobs": [job.as_dict() for job in listed.jobs], "damaged": list(listed.damaged)}, [*lines, *listed.damaged])
     return 0
 
 
@@ -174,12 +163,8 @@ def _ask(places: Places, arguments: argparse.Namespace) -> int:
     with open_guild(places) as db:
         job = jobs.get(db, arguments.job)
         sentence = ask_run(db, places, job, arguments.verb)
-    _say(arguments, {"job": job.id, "asked": arguments.verb, "message": sentence}, [sentence])
+    say(arguments, {"job": job.id, "asked": arguments.verb, "message": sentence}, [sentence])
     return 0
-
-
-def _say(arguments: argparse.Namespace, data: dict[str, Any], lines: Sequence[str]) -> None:
-    print(json.dumps({"schema_version": 1, **data}, indent=2, ensure_ascii=False) if arguments.json else "\n".join(lines))
 
 
 _VERBS: dict[str, Callable[[Places, argparse.Namespace], int]] = {

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from guild.command import answered, say
 from guild.places import VARIABLE, Places
-from modelwright.errors import ModelwrightError, UsageError
+from modelwright.errors import UsageError
 
 if TYPE_CHECKING:
     from guild.records.checkpoint_record import CampaignId, CheckpointRecord
@@ -79,7 +79,7 @@ def _list(db: Database, places: Places, given: argparse.Namespace) -> int:
 
     campaign = _campaign(given)
     found = ledger.list_by_skill(db, given.skill, campaign, given.limit) if given.skill else ledger.list_all(db, campaign, given.limit)
-    _tell(given, {"checkpoints": [record.model_dump() for record in found]}, [_line(record) for record in found] or ["No checkpoints."])
+    say(given, {"checkpoints": [record.model_dump() for record in found]}, [_line(record) for record in found] or ["No checkpoints."])
     return 0
 
 
@@ -105,7 +105,7 @@ def _summary(db: Database, places: Places, given: argparse.Namespace) -> int:
     from guild.records.ledger_summary import get_summary
 
     found = get_summary(db, _campaign(given))
-    _tell(given, found, [f"{name.replace('_', ' ').capitalize() + ':':18} {_shown(value)}" for name, value in found.items()])
+    say(given, found, [f"{name.replace('_', ' ').capitalize() + ':':18} {_shown(value)}" for name, value in found.items()])
     return 0
 
 
@@ -120,7 +120,7 @@ def _scan(db: Database, places: Places, given: argparse.Namespace) -> int:
         lines += [f"  {reason}" for reason in one.reasons]
         lines += ["  the ledger lists another folder of that step"] if one.outranked else []
     told = [{"path": str(one.path), "step": one.step, "reasons": list(one.reasons), "outranked": one.outranked} for one in found]
-    _tell(given, {"orphans": told}, lines or ["Every checkpoint on disk is in the ledger."])
+    say(given, {"orphans": told}, lines or ["Every checkpoint on disk is in the ledger."])
     return 1 if bad else 0
 
 
@@ -128,7 +128,7 @@ def _adopt(db: Database, places: Places, given: argparse.Namespace) -> int:
     from guild.records.orphans import adopt_orphan
 
     record = adopt_orphan(db, places, given.path.expanduser().absolute(), keep_sidecar=True)
-    _tell(given, record.model_dump(), [f"Adopted: {_line(record)}"])
+    say(given, record.model_dump(), [f"Adopted: {_line(record)}"])
     return 0
 
 
@@ -137,7 +137,7 @@ def _rebuild(db: Database, places: Places, given: argparse.Namespace) -> int:
 
     done = rebuild(db, places)
     lines = [f"{done.listed} checkpoints are listed.", *(f"Gone: {path}" for path in done.gone), *done.faults]
-    _tell(given, {"listed": done.listed, "gone": list(done.gone), "faults": list(done.faults)}, lines)
+    say(given, {"listed": done.listed, "gone": list(done.gone), "faults": list(done.faults)}, lines)
     return 1 if done.faults else 0
 
 
@@ -152,7 +152,7 @@ def _one(given: argparse.Namespace, record: CheckpointRecord | None, otherwise: 
         print(otherwise, file=sys.stderr)
         return 1
     fields = record.model_dump()
-    _tell(given, fields, [f"{name + ':':22} {_shown(value)}" for name, value in fields.items() if value is not None])
+    say(given, fields, [f"{name + ':':22} {_shown(value)}" for name, value in fields.items() if value is not None])
     return 0
 
 
@@ -181,17 +181,9 @@ def _shown(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
-def _tell(given: argparse.Namespace, document: dict[str, Any], lines: list[str]) -> None:
-    print(json.dumps({"schema_version": 1, **document}, indent=2) if given.json else "\n".join(lines))
-
-
 def run() -> int:
     """The process: errors as sentences."""
-    try:
-        return main()
-    except ModelwrightError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    return answered(main)
 
 
 if __name__ == "__main__":

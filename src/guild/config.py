@@ -11,8 +11,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from guild.places import VARIABLE, Places
-from modelwright.errors import ModelwrightError
+from guild.command import add_common, answered, say
+from guild.places import Places
 
 if TYPE_CHECKING:
     from guild.campaigns.campaign import CampaignFolder
@@ -43,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=raw,
     )
-    _common(parser, nested=False)
+    add_common(parser, nested=False)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     show = verbs.add_parser(
         "show",
@@ -75,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     action.add_argument("--remove-lock", action="store_const", const="remove", dest="action", help="take the lock away; needs --reason")
     lock.add_argument("--reason", default="", metavar="TEXT", help="why, for the log")
     for verb in (show, change, lock):
-        _common(verb, nested=True)
+        add_common(verb, nested=True)
         verb.add_argument("--campaign", nargs=2, metavar=("HERO", "CAMPAIGN"), help="another campaign than the active one")
     return parser
 
@@ -83,11 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `guild config ARGV`; returns the exit code."""
     arguments = build_parser().parse_args(argv)
-    try:
-        return _VERBS[arguments.verb](Places.of(arguments.base_dir), arguments)
-    except ModelwrightError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    return answered(lambda: _VERBS[arguments.verb](Places.of(arguments.base_dir), arguments))
 
 
 def run() -> int:
@@ -95,16 +91,6 @@ def run() -> int:
     from modelwright.cli import console
 
     return console(main)
-
-
-def _common(parser: argparse.ArgumentParser, *, nested: bool) -> None:
-    default: Any = argparse.SUPPRESS if nested else None
-    parser.add_argument("--base-dir", default=default, metavar="D", help=f"the guild's folder (default: {VARIABLE}, else its home)")
-    parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS if nested else False, help="print JSON for programs")
-
-
-def _say(arguments: argparse.Namespace, data: dict[str, Any], lines: Sequence[str]) -> None:
-    print(json.dumps({"schema_version": 1, **data}, indent=2, ensure_ascii=False) if arguments.json else "\n".join(lines))
 
 
 def _campaign(places: Places, arguments: argparse.Namespace) -> CampaignFolder:
@@ -119,7 +105,7 @@ def _show(places: Places, arguments: argparse.Namespace) -> int:
 
     effective = build_effective(places, _campaign(places, arguments), sets=arguments.sets)
     data = {"digest": config_digest(effective), "config": effective.as_dict(), "origins": effective.origins}
-    _say(arguments, data, _table(effective))
+    say(arguments, data, _table(effective))
     return 0
 
 
@@ -146,12 +132,12 @@ def _set(places: Places, arguments: argparse.Namespace) -> int:
     if arguments.installation:
         changed = edit_config_file(places, changes, unlock=arguments.unlock, reason=arguments.reason)
         line = f"Changed in {places.config_file}: {', '.join(changed)}" if changed else "Nothing changed: those values stand there already."
-        _say(arguments, {"file": str(places.config_file), "changed": changed}, [line])
+        say(arguments, {"file": str(places.config_file), "changed": changed}, [line])
         return 0
     folder = set_overrides(places, _campaign(places, arguments), changes)
     overrides = folder.campaign.config_overrides
     text = json.dumps(overrides, ensure_ascii=False, sort_keys=True)
-    _say(arguments, {"campaign": list(folder.key), "config_overrides": overrides}, [f"Overrides of {'/'.join(folder.key)}: {text}"])
+    say(arguments, {"campaign": list(folder.key), "config_overrides": overrides}, [f"Overrides of {'/'.join(folder.key)}: {text}"])
     return 0
 
 
@@ -163,7 +149,7 @@ def _lock(places: Places, arguments: argparse.Namespace) -> int:
     name = "/".join(folder.key)
     if arguments.action == "remove":
         remove_lock(places, folder, arguments.reason)
-        _say(arguments, {"campaign": list(folder.key), "locked": None}, [f"Removed the lock of {name}."])
+        say(arguments, {"campaign": list(folder.key), "locked": None}, [f"Removed the lock of {name}."])
         return 0
     config = build_effective(places, folder).value
     if arguments.action == "create":
@@ -173,7 +159,7 @@ def _lock(places: Places, arguments: argparse.Namespace) -> int:
         return 1
     word = "Locked" if arguments.action == "create" else "The lock agrees"
     lines = [f"{word}: {name}", *(f"  {field} {value}" for field, value in config.locked.items())]
-    _say(arguments, {"campaign": list(folder.key), "locked": config.locked}, lines)
+    say(arguments, {"campaign": list(folder.key), "locked": config.locked}, lines)
     return 0
 
 

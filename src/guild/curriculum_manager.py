@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from guild.places import VARIABLE, Places
-from modelwright.errors import ModelwrightError
+from guild.command import add_common, answered, say
+from guild.places import Places
 
 if TYPE_CHECKING:
     from guild.records.checkpoint_record import CampaignId
@@ -93,11 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `guild curriculum ARGV`; returns the exit code."""
     arguments = build_parser().parse_args(argv)
-    try:
-        return _VERBS[arguments.verb](Places.of(arguments.base_dir), arguments)
-    except ModelwrightError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    return answered(lambda: _VERBS[arguments.verb](Places.of(arguments.base_dir), arguments))
 
 
 def run() -> int:
@@ -108,14 +103,9 @@ def run() -> int:
 
 
 def _common(parser: argparse.ArgumentParser, *, nested: bool) -> None:
+    add_common(parser, nested=nested)
     default: Any = argparse.SUPPRESS if nested else None
-    parser.add_argument("--base-dir", default=default, metavar="D", help=f"the guild's folder (default: {VARIABLE}, else its home)")
     parser.add_argument("--campaign", nargs=2, default=default, metavar=("HERO", "CAMPAIGN"), help="another campaign than the active one")
-    parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS if nested else False, help="print JSON for programs")
-
-
-def _say(arguments: argparse.Namespace, data: Any, lines: Iterable[str]) -> None:
-    print(json.dumps({"schema_version": 1, **data}, indent=2, ensure_ascii=False) if arguments.json else "\n".join(lines))
 
 
 def _campaign(places: Places, arguments: argparse.Namespace) -> CampaignId:
@@ -146,7 +136,7 @@ def _status(places: Places, arguments: argparse.Namespace) -> int:
     for skill, fields in found.items():
         lines.append(f"{skill}: mastered {fields['mastered']}, trains at level {fields['training_level']}/{fields['max_level']}")
         lines.append(f"  {_evidence(fields)}")
-    _say(arguments, {"campaign": campaign.key, "active_skill": state.active_skill, "skills": found}, lines)
+    say(arguments, {"campaign": campaign.key, "active_skill": state.active_skill, "skills": found}, lines)
     return 0
 
 
@@ -185,14 +175,14 @@ def _record(places: Places, arguments: argparse.Namespace) -> int:
         done = register_evaluation(db, places, evaluation)
     went = f"Level {done.mastered} is mastered; " if done.advanced else ""
     counts = "It counts." if done.counted else f"It is recorded and does not count. {done.reason}"
-    _say(arguments, vars(done), [f"{went}{done.skill} trains at level {done.training_level}. {counts}"])
+    say(arguments, vars(done), [f"{went}{done.skill} trains at level {done.training_level}. {counts}"])
     return 0 if done.counted else 1
 
 
 def _check(places: Places, arguments: argparse.Namespace) -> int:
     fields = _skill_document(places, arguments)
     word = "ready to advance" if fields["ready"] else f"not ready. {fields['missing']}"
-    _say(arguments, fields, [f"{fields['skill']} at level {fields['training_level']}: {word}"])
+    say(arguments, fields, [f"{fields['skill']} at level {fields['training_level']}: {word}"])
     return 0 if fields["ready"] else 1
 
 
@@ -202,7 +192,7 @@ def _progress(places: Places, arguments: argparse.Namespace) -> int:
 
     with open_guild(places) as db:
         done = advance_now(db, places, arguments.skill, _campaign(places, arguments))
-    _say(arguments, vars(done), [f"Level {done.mastered} is mastered; {done.skill} trains at level {done.training_level}."])
+    say(arguments, vars(done), [f"Level {done.mastered} is mastered; {done.skill} trains at level {done.training_level}."])
     return 0
 
 
@@ -210,7 +200,7 @@ def _set_level(places: Places, arguments: argparse.Namespace) -> int:
     from guild.curriculum.progress import set_mastered
 
     done = set_mastered(places, arguments.skill, arguments.level, _campaign(places, arguments), reason=arguments.reason)
-    _say(arguments, vars(done), [f"{done.skill}: mastered {done.mastered}; it trains at level {done.training_level}."])
+    say(arguments, vars(done), [f"{done.skill}: mastered {done.mastered}; it trains at level {done.training_level}."])
     return 0
 
 
@@ -221,7 +211,7 @@ def _reset(places: Places, arguments: argparse.Namespace) -> int:
         print(f"reset: found no --yes; it gives up the mastered levels of {arguments.skill}. Say --yes to do it.", file=sys.stderr)
         return 1
     done = set_mastered(places, arguments.skill, 0, _campaign(places, arguments), reason="reset")
-    _say(arguments, vars(done), [f"{done.skill}: no level is mastered; it trains at level {done.training_level}."])
+    say(arguments, vars(done), [f"{done.skill}: no level is mastered; it trains at level {done.training_level}."])
     return 0
 
 
@@ -245,7 +235,7 @@ def _gen_params(places: Places, arguments: argparse.Namespace) -> int:
         "seed": default_seed(choice.skill.id, choice.level, number),
         "address": choice.info.address,
     }
-    _say(arguments, data, [f"{key}: {value}" for key, value in data.items()])
+    say(arguments, data, [f"{key}: {value}" for key, value in data.items()])
     return 0
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guild.places import PRIORITIES, VARIABLE, Places
-from modelwright.errors import ModelwrightError
+from guild.command import add_common, answered, say
+from guild.places import PRIORITIES, Places
 
 if TYPE_CHECKING:
     from guild.campaigns.config_file import AutoGenerate
@@ -79,11 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `guild data ARGV`; returns the exit code."""
     arguments = build_parser().parse_args(argv)
-    try:
-        return _VERBS[arguments.verb](Places.of(arguments.base_dir), arguments)
-    except ModelwrightError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    return answered(lambda: _VERBS[arguments.verb](Places.of(arguments.base_dir), arguments))
 
 
 def run() -> int:
@@ -94,14 +90,9 @@ def run() -> int:
 
 
 def _common(parser: argparse.ArgumentParser, *, nested: bool) -> None:
+    add_common(parser, nested=nested)
     default: Any = argparse.SUPPRESS if nested else None
-    parser.add_argument("--base-dir", default=default, metavar="D", help=f"the guild's folder (default: {VARIABLE}, else its home)")
     parser.add_argument("--config", type=Path, default=default, metavar="F", help="settings to use instead of config.json")
-    parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS if nested else False, help="print JSON for programs")
-
-
-def _say(arguments: argparse.Namespace, data: Any, lines: Iterable[str]) -> None:
-    print(json.dumps(data, indent=2, ensure_ascii=False) if arguments.json else "\n".join(lines))
 
 
 def _settings(places: Places, file: Path | None) -> AutoGenerate:
@@ -135,7 +126,7 @@ def _status(places: Places, arguments: argparse.Namespace) -> int:
     lines.append(f"Rows: generated {made['rows_generated']}, approved {made['rows_approved']}, rejected {made['rows_rejected']}")
     lines.append(f"Approval rate: {_percent(made['approval_rate'])}   Mean quality: {_percent(made['mean_quality'])}")
     lines.append(f"Queue: {queue['total_queued']} waiting, {queue['processing']} being trained")
-    _say(arguments, document, lines)
+    say(arguments, document, lines)
     return 0
 
 
@@ -163,7 +154,7 @@ def _generate(places: Places, arguments: argparse.Namespace) -> int:
         return 1
     end = f"wait in the queue as {made.file}" if made.queued else f"are rejected and lie in {made.path}"
     line = f"{made.outcome}: {made.rows} rows of {made.skill} level {made.level} (seed {made.seed}, quality {made.score:.0%}) {end}."
-    _say(arguments, {"schema_version": 1, **made.as_dict()}, [line])
+    say(arguments, {"schema_version": 1, **made.as_dict()}, [line])
     for warning in made.warnings:
         print(warning, file=sys.stderr)
     return 0 if made.queued else 1

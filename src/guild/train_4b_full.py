@@ -13,9 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from guild.command import answered
 from guild.places import VARIABLE, Places
 from modelwright.clock import SYSTEM_CLOCK
-from modelwright.errors import LoadError, ModelwrightError
+from modelwright.errors import LoadError
 
 if TYPE_CHECKING:
     from guild.training.interface import Answer, Begun, Halt, Measured, Progress, SavedCheckpoint, TrainerConfig
@@ -157,11 +158,7 @@ def _device() -> str:
 
 def run() -> int:
     """The process: errors as sentences."""
-    try:
-        return main()
-    except ModelwrightError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code if error.exit_code == 2 else 1
+    return answered(main)
 
 
 if __name__ == "__main__":

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-from guild.places import VARIABLE, Places
-from modelwright.errors import ModelwrightError, UsageError
+from guild.command import add_common, answered, say
+from guild.places import Places
+from modelwright.errors import UsageError
 
 if TYPE_CHECKING:
     from guild.control.signals import SignalKind
@@ -48,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=raw,
     )
-    _common(parser, nested=False)
+    add_common(parser, nested=False)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, (help, more) in _SIGNALS.items():
         codes = "0 asked for (with --wait: reached), 1 refused, failed or not reached in time, 2 wrong arguments"
@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
             epilog=f"example: guild control {name} --wait 60\nexit codes: {codes}",
             formatter_class=raw,
         )
-        _common(added, nested=True)
+        add_common(added, nested=True)
         if name != "resume":
             added.add_argument("--reason", metavar="R", help="why, for status and log (default: User requested)")
         added.add_argument(
@@ -71,7 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
             help="return when it is reached; without SECONDS however long it takes",
         )
     for name, help in (("clear", "remove all signal files"), ("status", "state, file, reason and signals")):
-        _common(
+        add_common(
             verbs.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.", epilog=f"example: guild control {name}"),
             nested=True,
         )
@@ -83,11 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     places = Places.of(arguments.base_dir)
     verbs: dict[str, Callable[[Places, argparse.Namespace], int]] = {"clear": _clear, "status": _status}
-    try:
-        return verbs.get(arguments.verb, _signal)(places, arguments)
-    except ModelwrightError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    return answered(lambda: verbs.get(arguments.verb, _signal)(places, arguments))
 
 
 def run() -> int:
@@ -95,16 +91,6 @@ def run() -> int:
     from modelwright.cli import console
 
     return console(main)
-
-
-def _common(parser: argparse.ArgumentParser, *, nested: bool) -> None:
-    default: Any = argparse.SUPPRESS if nested else None
-    parser.add_argument("--base-dir", default=default, metavar="D", help=f"the guild's folder (default: {VARIABLE}, else its home)")
-    parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS if nested else False, help="print JSON for programs")
-
-
-def _say(arguments: argparse.Namespace, data: Any, lines: Sequence[str]) -> None:
-    print(json.dumps(data, indent=2, ensure_ascii=False) if arguments.json else "\n".join(lines))
 
 
 def _signal(places: Places, arguments: argparse.Namespace) -> int:
@@ -123,7 +109,7 @@ def _signal(places: Places, arguments: argparse.Namespace) -> int:
     if wait_s is not None:
         return _wait(places, kind, path, before, wait_s, arguments)
     line = f"{kind.capitalize()} signal written: {path}"
-    _say(arguments, {"schema_version": 1, "signal": kind, "path": str(path), "daemon": alive}, [line])
+    say(arguments, {"schema_version": 1, "signal": kind, "path": str(path), "daemon": alive}, [line])
     if alive == "dead":
         print("No daemon is running; its next start clears the signal.", file=sys.stderr)
     return 0
@@ -146,7 +132,7 @@ def _wait(places: Places, kind: SignalKind, path: Path, skips_before: int, wait_
     )
     data = {"schema_version": 1, "signal": kind, "path": str(path), "reached": done, "status": status["status"]}
     if done or arguments.json:
-        _say(arguments, data, [sentence])
+        say(arguments, data, [sentence])
     if not done:
         print(sentence, file=sys.stderr)
     return 0 if done else 1
@@ -169,7 +155,7 @@ def _clear(places: Places, arguments: argparse.Namespace) -> int:
     from guild.control.signals import clear
 
     removed = clear(places)
-    _say(arguments, {"schema_version": 1, "cleared": removed}, [f"Cleared signals: {', '.join(removed) or 'None'}"])
+    say(arguments, {"schema_version": 1, "cleared": removed}, [f"Cleared signals: {', '.join(removed) or 'None'}"])
     return 0
 
 
@@ -183,7 +169,7 @@ def _status(places: Places, arguments: argparse.Namespace) -> int:
     lines += [f"{label}: {status[name]}" for label, name in fields if status[name] is not None]
     standing = [kind for kind, there in status["signals"].items() if there]
     lines.append(f"Active Signals: {', '.join(standing) or 'None'}")
-    _say(arguments, status, lines)
+    say(arguments, status, lines)
     for sentence in status["notes"]:
         print(sentence, file=sys.stderr)
     return 0

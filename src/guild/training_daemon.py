@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from guild.command import answered
 from guild.places import VARIABLE, Places
-from modelwright.errors import ModelwrightError
 
 if TYPE_CHECKING:
     from guild.loop.daemon import Daemon
@@ -99,11 +98,7 @@ def _say(line: str) -> None:
 
 def run() -> int:
     """The process: errors as sentences."""
-    try:
-        return main()
-    except ModelwrightError as error:
-        print(error, file=sys.stderr)
-        return 1
+    return answered(main)
 
 
 if __name__ == "__main__":

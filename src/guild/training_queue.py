@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from guild.places import PRIORITIES, VARIABLE, Places
-from modelwright.errors import ModelwrightError
+from guild.command import add_common, answered, say
+from guild.places import PRIORITIES, Places
 
 if TYPE_CHECKING:
     from modelwright.database import Database
@@ -44,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=raw,
     )
-    _common(parser, nested=False)
+    add_common(parser, nested=False)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def verb(name: str, help: str, example: str, codes: str, description: str = "") -> argparse.ArgumentParser:
@@ -52,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
         added: argparse.ArgumentParser = verbs.add_parser(
             name, help=help, description=description or help, epilog=epilog, formatter_class=raw
         )
-        _common(added, nested=True)
+        add_common(added, nested=True)
         return added
 
     verb("status", "how many files wait, are trained, are done", "status --json", "0 shown, 1 it cannot be read")
@@ -104,11 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `guild queue ARGV`; returns the exit code."""
     arguments = build_parser().parse_args(argv)
-    try:
-        return _VERBS[arguments.verb](Places.of(arguments.base_dir), arguments)
-    except ModelwrightError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    return answered(lambda: _VERBS[arguments.verb](Places.of(arguments.base_dir), arguments))
 
 
 def run() -> int:
@@ -116,16 +111,6 @@ def run() -> int:
     from modelwright.cli import console
 
     return console(main)
-
-
-def _common(parser: argparse.ArgumentParser, *, nested: bool) -> None:
-    default: Any = argparse.SUPPRESS if nested else None
-    parser.add_argument("--base-dir", default=default, metavar="D", help=f"the guild's folder (default: {VARIABLE}, else its home)")
-    parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS if nested else False, help="print JSON for programs")
-
-
-def _say(arguments: argparse.Namespace, data: Any, lines: Iterable[str]) -> None:
-    print(json.dumps(data, indent=2, ensure_ascii=False) if arguments.json else "\n".join(lines))
 
 
 def _notes(sentences: Iterable[str]) -> None:
@@ -148,7 +133,7 @@ def _status(places: Places, arguments: argparse.Namespace) -> int:
     queued = status["queued"]
     rows = [(level.capitalize(), queued[level]) for level in PRIORITIES] + [("Total", queued["total"])]
     rows += [(name.capitalize(), status[name]) for name in ("processing", "completed", "failed", "skipped")]
-    _say(arguments, status, [f"{name + ':':<12}{count:>8,}" for name, count in rows])
+    say(arguments, status, [f"{name + ':':<12}{count:>8,}" for name, count in rows])
     _notes(status["notes"])
     return 0
 
@@ -163,7 +148,7 @@ def _list(places: Places, arguments: argparse.Namespace) -> int:
         late = "" if row.job is not None else "  (not yet taken in)"
         lines.append(f"{row.name:<{width}}  {row.priority:<8}  {row.size_mb:>8.1f}  {row.added}{late}")
     data = {"schema_version": 1, "files": [row.as_dict() for row in rows]}
-    _say(arguments, data, lines if rows else ["No files in queue"])
+    say(arguments, data, lines if rows else ["No files in queue"])
     return 0
 
 
@@ -174,7 +159,7 @@ def _add(places: Places, arguments: argparse.Namespace) -> int:
         job = add_file(
             db, places, arguments.file.absolute(), priority=arguments.priority, copy=arguments.copy, schema=arguments.schema
         )  # fmt: skip
-    _say(arguments, {"schema_version": 1, "job": job.as_dict()}, [f"Added {job.name} with priority {job.level} (job {job.id})."])
+    say(arguments, {"schema_version": 1, "job": job.as_dict()}, [f"Added {job.name} with priority {job.level} (job {job.id})."])
     return 0
 
 
@@ -185,7 +170,7 @@ def _process_inbox(places: Places, arguments: argparse.Namespace) -> int:
         result = process_inbox(db, places, priority=arguments.priority, schema=arguments.schema)
     count = len(result.queued)
     data = {"schema_version": 1, "count": count, **result.as_dict()}
-    _say(arguments, data, [f"Processed {count} {'file' if count == 1 else 'files'} from the inbox."])
+    say(arguments, data, [f"Processed {count} {'file' if count == 1 else 'files'} from the inbox."])
     for name, errors in result.rejected.items():
         more = "" if len(errors) == 1 else f" (and {len(errors) - 1} more)"
         _notes([f"{name} failed validation and is in queue/failed/. {errors[0]}{more}"])
@@ -198,7 +183,7 @@ def _set_priority(places: Places, arguments: argparse.Namespace) -> int:
 
     with _database(places) as db:
         job = set_priority(db, places, arguments.file, arguments.priority)
-    _say(arguments, {"schema_version": 1, "job": job.as_dict()}, [f"{job.name} has priority {job.level} now."])
+    say(arguments, {"schema_version": 1, "job": job.as_dict()}, [f"{job.name} has priority {job.level} now."])
     return 0
 
 
@@ -207,7 +192,7 @@ def _retry(places: Places, arguments: argparse.Namespace) -> int:
 
     with _database(places) as db:
         job = retry(db, places, arguments.file, priority=arguments.priority)
-    _say(arguments, {"schema_version": 1, "job": job.as_dict()}, [f"{job.name} is queued again with priority {job.level}."])
+    say(arguments, {"schema_version": 1, "job": job.as_dict()}, [f"{job.name} is queued again with priority {job.level}."])
     return 0
 
 
@@ -217,7 +202,7 @@ def _cancel(places: Places, arguments: argparse.Namespace) -> int:
     with _database(places) as db:
         job = cancel(db, places, arguments.file, reason=arguments.reason)
     done = "is cancelled and lies in queue/failed/" if job.state == "cancelled" else "is being trained; its trainer is asked to stop"
-    _say(arguments, {"schema_version": 1, "job": job.as_dict()}, [f"{job.name} {done}."])
+    say(arguments, {"schema_version": 1, "job": job.as_dict()}, [f"{job.name} {done}."])
     return 0
 
 
@@ -230,7 +215,7 @@ def _reconcile(places: Places, arguments: argparse.Namespace) -> int:
     notes = done.pop("notes")
     done["taken_back"] = [one.job.name for one in found.taken_back]
     lines = [f"{word.replace('_', ' ').capitalize()}: {', '.join(names)}" for word, names in done.items() if names]
-    _say(arguments, {"schema_version": 1, **done, "notes": notes}, lines or ["Nothing to do."])
+    say(arguments, {"schema_version": 1, **done, "notes": notes}, lines or ["Nothing to do."])
     _notes(notes)
     return 0
 

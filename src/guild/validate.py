@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from modelwright.errors import ModelwrightError
+from guild.command import answered
 
 _EXAMPLES = """\
 examples:
@@ -85,11 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run() -> int:
     """The process: errors as sentences."""
-    try:
-        return main()
-    except ModelwrightError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    return answered(main)
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ def test_flags(house: Places) -> None:
         (["--samples", "0"], "--samples"),
         (["--mode", "primitives", "--babi-only"], "one of them"),
         (["--parallel", "0"], "--parallel"),
-        (["--api-url", "host:1"], "http://HOST:PORT"),
+        (["--api-url", "host:1"], "with http or https"),
     ):
         with pytest.raises(UsageError, match=told):
             _api(house, *words)

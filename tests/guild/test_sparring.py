@@ -68,7 +68,7 @@ def test_the_priority_is_chosen(places: Places) -> None:
     [
         (("--skill", "logic_weaving"), 1, "'logic_weaving'"),
         (("--skill", "bin", "--count", "0"), 2, "count"),
-        (("--skill", "bin", "--inference-url", "box:8765"), 2, "http://HOST:PORT"),
+        (("--skill", "bin", "--inference-url", "box:8765"), 2, "a server's address with http or https"),
     ],
 )
 def test_faults_are_sentences(places: Places, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], code: int, said: str) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from guild.places import VARIABLE, Places
+from guild.command import add_common, answered, say
+from guild.places import Places
 from modelwright.errors import ModelwrightError
 
 if TYPE_CHECKING:
@@ -39,12 +39,12 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=raw,
     )
-    _common(parser, nested=False)
+    add_common(parser, nested=False)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def verb(name: str, help: str, **more: Any) -> argparse.ArgumentParser:
         added: argparse.ArgumentParser = verbs.add_parser(name, help=help, description=more.pop("description", help), **more)
-        _common(added, nested=True)
+        add_common(added, nested=True)
         return added
 
     listing = verb("list", "every campaign by hero; the active one is marked", epilog="example: guild campaign list tiny")
@@ -86,11 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `guild campaign ARGV`; returns the exit code."""
     arguments = build_parser().parse_args(argv)
-    try:
-        return _VERBS[arguments.verb](Places.of(arguments.base_dir), arguments)
-    except ModelwrightError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    return answered(lambda: _VERBS[arguments.verb](Places.of(arguments.base_dir), arguments))
 
 
 def run() -> int:
@@ -98,16 +94,6 @@ def run() -> int:
     from modelwright.cli import console
 
     return console(main)
-
-
-def _common(parser: argparse.ArgumentParser, *, nested: bool) -> None:
-    default: Any = argparse.SUPPRESS if nested else None
-    parser.add_argument("--base-dir", default=default, metavar="D", help=f"the guild's folder (default: {VARIABLE}, else its home)")
-    parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS if nested else False, help="print JSON for programs")
-
-
-def _say(arguments: argparse.Namespace, data: Any, lines: Sequence[str]) -> None:
-    print(json.dumps(data, indent=2, ensure_ascii=False) if arguments.json else "\n".join(lines))
 
 
 def _list(places: Places, arguments: argparse.Namespace) -> int:
@@ -122,7 +108,7 @@ def _list(places: Places, arguments: argparse.Namespace) -> int:
         raise UnknownHeroError(arguments.hero, heroes.heroes)
     wanted = heroes.heroes if arguments.hero is None else {id: hero for id, hero in heroes.heroes.items() if id == arguments.hero}
     selected = None if active is None else active.key
-    _say(arguments, show.list_json(found.campaigns, wanted, selected), show.list_lines(found.campaigns, wanted, selected))
+    say(arguments, show.list_json(found.campaigns, wanted, selected), show.list_lines(found.campaigns, wanted, selected))
     return _faults({**found.faults, **heroes.faults})
 
 
@@ -144,7 +130,7 @@ def _shown(places: Places, arguments: argparse.Namespace, folder: CampaignFolder
 
     hero = get_hero(places, folder.campaign.hero_id)
     data = show.info_json(folder, hero)
-    _say(arguments, data, show.info_lines(data, full=full))
+    say(arguments, data, show.info_lines(data, full=full))
     return 0
 
 
@@ -167,7 +153,7 @@ def _new(places: Places, arguments: argparse.Namespace) -> int:
             raise
     word = "Made and activated" if activated else "Made"
     line = f"{word} {made.campaign.hero_id}/{made.campaign.id}: {made.campaign.name} (step {made.campaign.current_step:,}) at {made.path}"
-    _say(arguments, {**show.campaign_json(made), "activated": activated}, [line])
+    say(arguments, {**show.campaign_json(made), "activated": activated}, [line])
     return 0
 
 
@@ -179,7 +165,7 @@ def _switch(places: Places, arguments: argparse.Namespace) -> int:
     campaign = done.folder.campaign
     lines = [f"Active campaign: {campaign.name} ({campaign.id})", f"Hero: {campaign.hero_id}", f"Step: {campaign.current_step:,}"]
     lines += ["Training was paused for it and goes on."] if done.paused else []
-    _say(arguments, {**show.campaign_json(done.folder), "training_paused": done.paused, "changed": done.changed}, lines)
+    say(arguments, {**show.campaign_json(done.folder), "training_paused": done.paused, "changed": done.changed}, lines)
     return 0
 
 
@@ -189,7 +175,7 @@ def _lineage(places: Places, arguments: argparse.Namespace) -> int:
     from guild.campaigns.store import find_campaign
 
     chain = lineage(places, find_campaign(places, arguments.hero, arguments.campaign))
-    _say(arguments, show.lineage_json(chain), show.lineage_lines(chain))
+    say(arguments, show.lineage_json(chain), show.lineage_lines(chain))
     return 0
 
 
@@ -198,7 +184,7 @@ def _archive(places: Places, arguments: argparse.Namespace) -> int:
     from guild.campaigns.store import archive_campaign
 
     done = archive_campaign(places, arguments.hero, arguments.campaign)
-    _say(arguments, show.campaign_json(done), [f"Archived {'/'.join(done.key)} at {done.path}"])
+    say(arguments, show.campaign_json(done), [f"Archived {'/'.join(done.key)} at {done.path}"])
     return 0
 
 
@@ -208,7 +194,7 @@ def _heroes(places: Places, arguments: argparse.Namespace) -> int:
 
     found = read_heroes(places)
     lines = show.hero_lines(found.heroes) or [f"No heroes in {places.heroes}. Write the shipped ones by `guild init`."]
-    _say(arguments, show.heroes_json(found.heroes), lines)
+    say(arguments, show.heroes_json(found.heroes), lines)
     return _faults(found.faults)
 
 

@@ -103,9 +103,10 @@ def read_skill_file(path: Path) -> dict[str, Any]:
 def _masking_faults(path: Path, masking: Any) -> list[Fault]:
     if masking is None:
         return []
-    shares = [masking.get(key) for key in ("lowest", "highest")] if isinstance(masking, dict) and len(masking) == 2 else []
-    sound = len(shares) == 2 and all(isinstance(share, int | float) and 0 <= share <= 1 for share in shares) and shares[0] < shares[1]
+    values = [masking.get("lowest"), masking.get("highest")] if isinstance(masking, dict) and len(masking) == 2 else []
+    shares = [float(value) for value in values if isinstance(value, int | float) and 0 <= value <= 1]
     allowed = "{lowest: L, highest: H}, shares from 0 to 1 of a batch that may go untrained, L below H"
+    sound = len(shares) == 2 and shares[0] < shares[1]
     return [] if sound else [Fault(f"{path} masking", repr(masking)[:60], allowed)]
 
 
