@@ -98,7 +98,7 @@ def _say(line: str) -> None:
 
 def run() -> int:
     """The process: errors as sentences."""
-    return answered(main)
+    return 1 if answered(main) else 0  # settings that are refused are no wrong arguments
 
 
 if __name__ == "__main__":
