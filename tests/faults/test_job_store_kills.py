@@ -107,7 +107,8 @@ def test_what_was_enqueued_and_acknowledged_survives_kills(tmp_path: Path) -> No
         assert process.stdout is not None
         told += [process.stdout.readline().strip() for _ in range(5 + life * 7)]
         process.send_signal(signal.SIGKILL)
-        told += process.communicate()[0].split("\n")[:-1]
+        told += process.stdout.read().split("\n")[:-1]
+        process.communicate()
     with open_guild(Places(tmp_path)) as db:
         names = [job.name for job in jobs.list_jobs(db, limit=10**6).jobs]
         assert set(told) <= set(names)

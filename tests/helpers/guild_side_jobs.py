@@ -21,6 +21,7 @@ import argparse, os, signal, sys, time
 from pathlib import Path
 from modelwright.control import signals_as_requests
 from modelwright.errors import ModelwrightError
+from modelwright.files import write_text
 from modelwright.rundir import RunDir
 
 parser = argparse.ArgumentParser()
@@ -50,7 +51,7 @@ with signals_as_requests() as signals:
     for step in range(begin + 1, given.steps + 1):
         run.heartbeat(min_interval_s=0).beat(status="running", phase="train", step=step, total=given.steps)
         run.metrics().log("train/loss", 1.0 / step, step)
-        (path / "step").write_text(str(step))
+        write_text(path / "step", str(step))
         end = time.monotonic() + given.every
         while time.monotonic() < end:
             time.sleep(0.01)
