@@ -96,36 +96,21 @@ def recipe(places: Places, hero_id: str, data: Path, output: Path, device: str) 
     from guild.campaigns.config_schema import EffectiveConfig
     from guild.campaigns.heroes import get_hero
     from guild.campaigns.layers import hero_layer
-    from guild.training.interface import Data, Environment, Hyperparams, ModelSource, Monitoring, Output, TrainerConfig
+    from guild.trainer.settings import hyperparams_of, monitoring_of
+    from guild.training.interface import Data, Environment, ModelSource, Output, TrainerConfig
     from modelwright.config import Layer, resolve
     from modelwright.files import make_folder
 
     hero = get_hero(places, hero_id)
     own = {"hero_id": hero.id, "campaign_id": "recipe", "campaign_name": "recipe", "output_dir": str(output), "device": device}
     value = resolve(EffectiveConfig, [Layer("hero", hero_layer(places, hero)), Layer("recipe", own)]).value
-    hyper = Hyperparams(
-        batch_size=value.batch_size,
-        gradient_accumulation=value.gradient_accumulation,
-        learning_rate=value.learning_rate,
-        warmup_steps=value.warmup_steps,
-        lr_scheduler=value.lr_scheduler,
-        max_length=value.max_length,
-        max_grad_norm=value.max_grad_norm,
-        precision=value.precision,
-        gradient_checkpointing=value.gradient_checkpointing,
-        packing=value.packing,
-        save_steps=0,
-        seed=value.seed,
-        optimizer=value.optimizer_section,
-        liger_kernel=value.liger_kernel.model_dump(),
-    )
     return TrainerConfig(
         data=Data(data.absolute()),
-        model=ModelSource(value.model_path, None, device=device),
+        model=ModelSource(value.model_path, rope_scaling=value.rope_scaling, context_length=value.context_length, device=device),
         output=Output(make_folder(output.absolute()), output / "training_status.json", make_folder(output.absolute() / "run")),
         environment=Environment(hero.id, "recipe", data.name, SYSTEM_CLOCK.now().date().isoformat()),
-        hyperparams=hyper,
-        monitoring=replace(Monitoring(), preview_every=0, micro_eval_every=0),
+        hyperparams=replace(hyperparams_of(value), save_steps=0),
+        monitoring=replace(monitoring_of(value), preview_every=0, micro_eval_every=0),
         profile=value.profile,
         locked=value.locked,
     )

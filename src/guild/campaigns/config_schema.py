@@ -24,61 +24,14 @@ from guild.campaigns.heroes import (
     SchedulerName,
     Share,
 )
+from guild.training.optimizers.settings import AboveZero, OptimizerParameters
 
 _STRICT = ConfigDict(frozen=True, extra="forbid")
-Beta = Annotated[float, Field(ge=0, lt=1)]
-Decay = Annotated[float, Field(ge=0, le=1)]
-Rate = Annotated[float, Field(gt=0, le=1)]
-AboveZero = Annotated[float, Field(gt=0)]
 
 IDENTITY = ("hero_id", "campaign_id", "campaign_name", "output_dir", "starting_checkpoint", "current_step", "skills_focus")
 """Fields that the campaign's own document decides; no layer may set them."""
 PLACES_OF_THIS_MACHINE = ("output_dir", "starting_checkpoint", "current_step", "model_path", "device")
 """Fields that say where or how far, not what: they stay out of the digest."""
-
-
-class Adamw(BaseModel):
-    """AdamW, its 8-bit forms too; the learning rate is `learning_rate`. (specs/guild.md 2.2.2)"""
-
-    model_config = _STRICT
-
-    betas: tuple[Beta, Beta] = (0.9, 0.999)
-    eps: AboveZero = 1e-8
-    weight_decay: Decay = 0.01
-
-
-class Muon(BaseModel):
-    """Muon for hidden matrices (`hidden_lr`), AdamW for the rest (`aux_lr`). (specs/guild.md 2.2.2)"""
-
-    model_config = _STRICT
-
-    hidden_lr: Rate = 0.02
-    aux_lr: Rate = 3e-4
-    momentum: Beta = 0.95
-    weight_decay: Decay = 0.0
-    aux_betas: tuple[Beta, Beta] = (0.9, 0.95)
-    aux_eps: AboveZero = 1e-10
-    ns_steps: Annotated[int, Field(ge=1, le=20)] = 5
-
-
-class Galore(BaseModel):
-    """GaLore's projection. (specs/guild.md 2.2.2)"""
-
-    model_config = _STRICT
-
-    rank: Positive = 128
-    update_proj_gap: Positive = 200
-    scale: AboveZero = 0.25
-
-
-class OptimizerSettings(BaseModel):
-    """Parameters by kind of optimizer; only those of the chosen one are used."""
-
-    model_config = _STRICT
-
-    adamw: Adamw = Adamw()
-    muon: Muon = Muon()
-    galore: Galore = Galore()
 
 
 class EffectiveConfig(BaseModel):
@@ -127,7 +80,7 @@ class EffectiveConfig(BaseModel):
     schedule_steps: Positive = 10_000
     max_grad_norm: AboveZero = 1.0
     optimizer: OptimizerName = "adamw"
-    optimizer_settings: OptimizerSettings = OptimizerSettings()
+    optimizer_settings: OptimizerParameters = OptimizerParameters()
     gradient_checkpointing: bool = False
     liger_kernel: Liger = Liger()
     seed: Count = 42

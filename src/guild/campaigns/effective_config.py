@@ -97,6 +97,9 @@ def untrainable_faults(value: EffectiveConfig) -> list[Fault]:
     faults = []
     if value.qlora_enabled or value.load_in_4bit:
         faults.append(Fault("qlora_enabled", "true", "false, because the guild trains whole weights"))
+    if value.chat_template != "chatml":
+        allowed = "chatml, which stands in where the model's own template is absent or injects thinking"
+        faults.append(Fault("chat_template", repr(value.chat_template), allowed))
     if value.preview_backend != "local":
         faults.append(Fault("preview_backend", repr(value.preview_backend), "local, the model that is being trained"))
     if missing := missing_packages(value.optimizer):

@@ -223,7 +223,7 @@ def note_progress(db: Database, places: Places, folder: CampaignFolder, step: in
 def _status(desk: Desk, folder: CampaignFolder, effective: Effective) -> TrainingStatus:
     value = effective.value
     name, windows = Path(value.base_model).name, value.batch_size * value.gradient_accumulation
-    return TrainingStatus(folder.status / STATUS_NAME, name, value.max_length, windows, clock=desk.clock)
+    return TrainingStatus(folder.status / STATUS_NAME, name, value.max_length, windows, clock=desk.clock, every_steps=value.status_every)
 
 
 def _event(

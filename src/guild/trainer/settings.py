@@ -66,27 +66,41 @@ def trainer_config(
         ),
         output=Output(folder.checkpoints, folder.status / STATUS_NAME, run),
         environment=Environment(effective.hero_id, effective.campaign_id, str(taken.job.id), prompt_date),
-        hyperparams=Hyperparams(
-            batch_size=effective.batch_size,
-            gradient_accumulation=effective.gradient_accumulation,
-            learning_rate=effective.learning_rate,
-            warmup_steps=effective.warmup_steps,
-            lr_scheduler=effective.lr_scheduler,
-            schedule_steps=effective.schedule_steps,
-            max_length=effective.max_length,
-            max_grad_norm=effective.max_grad_norm,
-            precision=effective.precision,
-            gradient_checkpointing=effective.gradient_checkpointing,
-            packing=effective.packing,
-            save_steps=effective.save_steps,
-            save_total_limit=effective.save_total_limit,
-            seed=effective.seed,
-            optimizer=effective.optimizer_section,
-            liger_kernel=effective.liger_kernel.model_dump(),
-        ),
-        monitoring=Monitoring(status_every=effective.status_every, preview_every=effective.preview_every, eval_steps=effective.eval_steps),
+        hyperparams=hyperparams_of(effective),
+        monitoring=monitoring_of(effective),
         profile=effective.profile,
         locked=effective.locked,
+    )
+
+
+def hyperparams_of(effective: EffectiveConfig) -> Hyperparams:
+    """How to train."""
+    return Hyperparams(
+        batch_size=effective.batch_size,
+        gradient_accumulation=effective.gradient_accumulation,
+        learning_rate=effective.learning_rate,
+        warmup_steps=effective.warmup_steps,
+        lr_scheduler=effective.lr_scheduler,
+        schedule_steps=effective.schedule_steps,
+        max_length=effective.max_length,
+        max_grad_norm=effective.max_grad_norm,
+        precision=effective.precision,
+        gradient_checkpointing=effective.gradient_checkpointing,
+        packing=effective.packing,
+        save_steps=effective.save_steps,
+        seed=effective.seed,
+        optimizer=effective.optimizer_section,
+        liger_kernel=effective.liger_kernel.model_dump(),
+    )
+
+
+def monitoring_of(effective: EffectiveConfig) -> Monitoring:
+    """How often things are looked at."""
+    return Monitoring(
+        status_every=effective.status_every,
+        preview_every=effective.preview_every,
+        eval_steps=effective.eval_steps,
+        micro_eval_every=effective.micro_eval_every,
     )
 
 

@@ -162,7 +162,7 @@ class _FileRun:
             self._finish()
             return True
         self._look(figures.step)
-        halt = self.hooks.halt() if figures.step % self.config.monitoring.control_every == 0 else None
+        halt = self.hooks.halt()
         if halt is not None:
             return self._halted(halt, done)
         every = self.config.hyperparams.save_steps

@@ -21,8 +21,7 @@ Precision = Literal["fp32", "bf16", "bf16_mixed"]
 @dataclass(frozen=True)
 class Hyperparams:
     """How to train. batch_size: packed windows of a micro-batch. schedule_steps: optimizer steps of the campaign over which the learning
-    rate falls; it stays at its floor afterwards. save_steps: optimizer steps between checkpoints inside a file, 0 for its end alone.
-    save_total_limit: how many checkpoints of the campaign keep their optimizer state."""
+    rate falls; it stays at its floor afterwards. save_steps: optimizer steps between checkpoints inside a file, 0 for its end alone."""
 
     batch_size: int = 1
     gradient_accumulation: int = 16
@@ -36,7 +35,6 @@ class Hyperparams:
     gradient_checkpointing: bool = False
     packing: bool = True
     save_steps: int = 1000
-    save_total_limit: int = 3
     seed: int = 42
     optimizer: Mapping[str, Any] = field(default_factory=lambda: {"type": "adamw"})
     liger_kernel: Mapping[str, bool] = field(default_factory=dict)
@@ -44,10 +42,9 @@ class Hyperparams:
 
 @dataclass(frozen=True)
 class Monitoring:
-    """How often things are looked at, in optimizer steps; 0 is never. eval_steps: the loss on held-out rows. micro_eval_every: exact
-    answers to a few of them. preview_every: one answer, shown."""
+    """How often things are looked at, in optimizer steps; 0 is never. status_every: the status document is written, at most once a second.
+    eval_steps: the loss on held-out rows. micro_eval_every: exact answers to a few of them. preview_every: one answer, shown."""
 
-    control_every: int = 1
     status_every: int = 2
     preview_every: int = 50
     eval_steps: int = 50

@@ -34,7 +34,7 @@ NOT_MEASURED = (
 @dataclass
 class TrainingStatus:
     """The document of one campaign, kept up to date. path: where it lies. model_name, context_window (tokens): of the campaign.
-    effective_batch: windows of an optimizer step."""
+    effective_batch: windows of an optimizer step. every_s, every_steps: how often it is written while steps go by, 0 steps for never."""
 
     path: Path
     model_name: str
@@ -42,6 +42,7 @@ class TrainingStatus:
     effective_batch: int
     clock: Clock = SYSTEM_CLOCK
     every_s: float = 1.0
+    every_steps: int = 1
     _values: dict[str, Any] = field(default_factory=dict)
     _losses: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=HISTORY))
     _recent: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=RECENT))
@@ -89,7 +90,8 @@ class TrainingStatus:
             "eta_seconds": None if not per_second else (step.total - step.done) / per_second,
             **self._of_losses(),
         }  # fmt: skip
-        self.write()
+        if self.every_steps and step.step % self.every_steps == 0:
+            self.write()
 
     def measured(self, measured: Measured) -> None:
         """Held-out rows were looked at: the fixed evaluation of 4.9."""

@@ -80,7 +80,7 @@ def test_defaults_are_the_specifications_and_the_configurations_rate_reaches_the
     assert optimizer_settings("paged_adamw_8bit", 2e-5).adamw.lr == 2e-5
     assert optimizer_settings({"type": "adamw", "adamw": {"lr": 1e-3}}, 2e-5).adamw.lr == 1e-3
     given = optimizer_settings("muon", 2e-5).muon
-    assert (given.hidden_lr, given.aux_lr) == (0.02, 2e-5)
+    assert (given.hidden_lr, given.aux_lr) == (0.02, 3e-4)
 
 
 @pytest.mark.parametrize(
