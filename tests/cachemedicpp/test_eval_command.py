@@ -28,6 +28,7 @@ from cachemedicpp.schemas import SCHEMAS
 from cachemedicpp.training.distillation import operator_of
 from cachemedicpp.training.state import load_repair, save_repair
 from helpers.tiny_random import byte_tokenizer, random_llama, save_model
+from helpers.warm_process import WarmProcess
 from modelwright.schema_registry import json_schema
 
 TINY = Path(__file__).parents[2] / "configs" / "medic" / "tiny.yaml"
@@ -99,10 +100,12 @@ def flags(config: Path, run: Path, *further: str) -> list[str]:
     return ["--config", str(config), "--run_dir", str(run), *further]
 
 
-def process(config: Path, run: Path, *further: str, code: str | None = None, **environment: str) -> subprocess.Popen[bytes]:
-    start = ["-m", "cachemedicpp.eval"] if code is None else ["-c", code]
-    command = [sys.executable, *start, *flags(config, run, *further)]
-    return subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def process(config: Path, run: Path, *further: str, code: str | None = None, **environment: str) -> WarmProcess | subprocess.Popen[bytes]:
+    """The command, or `code` in a new interpreter."""
+    words, variables = flags(config, run, *further), {**os.environ, **environment}
+    if code is None:
+        return WarmProcess("cachemedicpp.eval", words, env=variables)
+    return subprocess.Popen([sys.executable, "-c", code, *words], env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def read(path: Path) -> Any:
@@ -130,7 +133,7 @@ def results(run: Path) -> Any:
     return metrics, examples, log
 
 
-def wait_for_units(running: subprocess.Popen[bytes], run: Path, count: int) -> None:
+def wait_for_units(running: WarmProcess | subprocess.Popen[bytes], run: Path, count: int) -> None:
     path, deadline = run / "metrics/eval_progress.json", time.monotonic() + 120
     while time.monotonic() < deadline and running.poll() is None:
         if path.exists() and read(path)["completed_units"] >= count:
@@ -325,16 +328,22 @@ def test_wording_needle_values_batch_and_base_are_read_from_the_configuration(co
     assert (operator.spec.family, operator.spec.base, operator.spec.orthonormal) == ("C", "B", True)
 
 
-OFFLINE = """
+COLD = """
+import sys
+from cachemedicpp.eval import main
+sys.exit(main(sys.argv[1:]))
+"""
+OFFLINE = (
+    """
 import sys
 def guard(event, arguments):
     if event in ("socket.connect", "socket.getaddrinfo"):
         print("connection tried", arguments, file=sys.stderr)
         import os; os._exit(77)
 sys.addaudithook(guard)
-from cachemedicpp.eval import main
-sys.exit(main(sys.argv[1:]))
 """
+    + COLD
+)
 
 
 def test_offline_data_needs_no_connection_and_nothing_replaces_the_hub(config: Path, tmp_path: Path) -> None:
@@ -342,7 +351,7 @@ def test_offline_data_needs_no_connection_and_nothing_replaces_the_hub(config: P
     offline = process(changed(config, tmp_path / "a.yaml", **small), tmp_path / "a", "--allow_untrained", code=OFFLINE)
     hub = changed(config, tmp_path / "b.yaml", **small, data__use_offline=False)
     closed = {"HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "empty")}
-    without = process(hub, tmp_path / "b", "--allow_untrained", **closed)
+    without = process(hub, tmp_path / "b", "--allow_untrained", code=COLD, **closed)
     assert offline.wait(120) == 0 and without.wait(120) == 1
     beat = read(tmp_path / "b/logs/eval_heartbeat.json")
     assert beat["status"] == "failed" and beat["reason"] == "DataUnavailableError"

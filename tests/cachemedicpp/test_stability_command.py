@@ -25,6 +25,7 @@ from cachemedicpp.training.distillation import operator_of
 from cachemedicpp.training.state import save_repair
 from helpers.medic_run import contents, write_config
 from helpers.tiny_random import random_llama, save_model
+from helpers.warm_process import WarmProcess
 from modelwright.errors import UsageError
 from modelwright.schema_registry import json_schema
 
@@ -86,9 +87,8 @@ def flags(config: Path, run: Path, *further: str) -> list[str]:
     return ["--config", str(config), "--run_dir", str(run), *further]
 
 
-def process(config: Path, run: Path, *further: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "cachemedicpp.stability", *flags(config, run, *further)]
-    return subprocess.Popen(command, env=dict(os.environ), stdout=subprocess.DEVNULL)
+def process(config: Path, run: Path, *further: str) -> WarmProcess:
+    return WarmProcess("cachemedicpp.stability", flags(config, run, *further), env=os.environ)
 
 
 def read(path: Path) -> Any:
@@ -115,7 +115,7 @@ def results(run: Path) -> Any:
     return read(run / "metrics/stability_metrics.json"), log
 
 
-def wait_for_units(running: subprocess.Popen[bytes], run: Path, count: int) -> None:
+def wait_for_units(running: WarmProcess, run: Path, count: int) -> None:
     path, deadline = run / "metrics/stability_progress.json", time.monotonic() + 300
     while time.monotonic() < deadline and running.poll() is None:
         if path.exists() and read(path)["completed_units"] >= count:

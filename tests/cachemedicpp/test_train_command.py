@@ -274,8 +274,9 @@ def in_child(config: str, run: str) -> None:
     sys.exit(command(Path(config), Path(run), "--heartbeat_every", "1"))
 
 
-def test_ten_kills_change_nothing(model: Path, tmp_path: Path) -> None:
-    """SIGKILL at ten moments, in start-up and work in turn; the resumed training equals the undisturbed one bit for bit.
+@pytest.mark.parametrize("kills", [4, pytest.param(10, marks=pytest.mark.slow)])
+def test_kills_change_nothing(model: Path, tmp_path: Path, kills: int) -> None:
+    """SIGKILL at so many moments, in start-up and work in turn; the resumed training equals the undisturbed one bit for bit.
 
     Children are forked from a server that has imported everything, so a life is short and is killed in its work.
     """
@@ -286,16 +287,16 @@ def test_ten_kills_change_nothing(model: Path, tmp_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "transformers", "cachemedicpp.training.distillation", __name__])
     chance = random.Random(7)
-    for kill in range(11):
+    for kill in range(kills + 1):
         child = context.Process(target=in_child, args=(str(config), str(run)))
         child.start()
-        if kill < 10:
-            reached = 0 if kill % 2 else 5 * kill + 1
+        if kill < kills:
+            reached = 0 if kill % 2 else 50 * kill // kills + 1
             wait_for(functools.partial(has_come_to, run, child, reached))
             time.sleep(chance.uniform(0.0, 0.05))
             child.kill()
         child.join()
-        assert child.exitcode == (-signal.SIGKILL if kill < 10 else 0)
+        assert child.exitcode == (-signal.SIGKILL if kill < kills else 0)
     same_training(run, tmp_path / "reference" / "run")
 
 

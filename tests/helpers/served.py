@@ -18,8 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from helpers.warm_process import WarmProcess
+
 READY_S = 120.0
 PREFIX = "MACPROVIDER_"
+
+Child = subprocess.Popen[bytes] | WarmProcess
 
 Refused = Callable[..., bool]
 """`refused(feature, call, *arguments, **fields)`, the fixture of the serving tests."""
@@ -32,7 +36,7 @@ class Served:
     model: str
     port: int
     log: Path
-    process: subprocess.Popen[bytes]
+    process: Child
 
     @property
     def url(self) -> str:
@@ -80,24 +84,27 @@ def read_log(log: Path) -> list[dict[str, Any]]:
 
 
 def start_serve(
-    model: str | Path, *arguments: str, log: Path, env: Mapping[str, str] | None = None, port: int = 0
-) -> subprocess.Popen[bytes]:
+    model: str | Path, *arguments: str, log: Path, env: Mapping[str, str] | None = None, port: int = 0, cold: bool = False
+) -> Child:
     """The child alone, not waited for: `serve --model MODEL --port PORT --no-join`, an empty configuration file beside the log, no
-    `MACPROVIDER_*` variable of this process. Nothing may inherit its stderr but the log file."""
+    `MACPROVIDER_*` variable of this process. Nothing may inherit its stderr but the log file. cold: in a new interpreter."""
     config = log.with_suffix(".empty.yaml")
     config.write_text("")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     environment = {**inherited, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "MACPROVIDER_CONFIG": str(config), **(env or {})}
-    command = [sys.executable, "-m", "macprovider.cli", "serve", "--model", str(model), "--port", str(port), *arguments]
+    words = ["serve", "--model", str(model), "--port", str(port), *arguments]
     if "--coordinator" not in arguments:
-        command.append("--no-join")
+        words.append("--no-join")
+    if not cold:
+        return WarmProcess("macprovider.cli", words, env=environment, stderr=log)
     with log.open("ab") as stderr:
         return subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True
-        )
+            [sys.executable, "-m", "macprovider.cli", *words],
+            env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True,
+        )  # fmt: skip
 
 
-def wait_ready(process: subprocess.Popen[bytes], log: Path, timeout: float = READY_S) -> int:
+def wait_ready(process: Child, log: Path, timeout: float = READY_S) -> int:
     """The port, once the child says that it serves. Raises AssertionError with the log when it ends or takes too long."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:

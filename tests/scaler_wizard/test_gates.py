@@ -124,7 +124,7 @@ def test_no_at_the_terminal_aborts_and_keeps_the_promoted_rung(tmp_path: Path) -
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("stdin", ["pipe", "closed"])
+@pytest.mark.parametrize("stdin", ["pipe", pytest.param("closed", marks=pytest.mark.slow)])
 def test_without_a_terminal_the_gate_waits_for_a_request(tmp_path: Path, stdin: str) -> None:
     """A `yes` in a pipe is no consent; the question says how to answer; the timeout pauses; a request still counts."""
     job, run = job_file(tmp_path, timeout_s=0.5), tmp_path / "run"

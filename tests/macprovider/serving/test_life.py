@@ -17,7 +17,7 @@ import pytest
 from helpers.raw_http import call, eventually, get, post_raw, read_until
 from helpers.script_model import save_script_model
 from helpers.serve_scripts import SCRIPTS, SPECIAL, say
-from helpers.served import read_log, served, start_serve, wait_ready
+from helpers.served import Child, read_log, served, start_serve, wait_ready
 from macprovider.parent_watch import VARIABLE, parent_pipe
 
 CHAT = "/v1/chat/completions"
@@ -28,7 +28,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_script_model(tmp_path_factory.mktemp("life"), SCRIPTS, context=12_000, special=SPECIAL)
 
 
-def ended(process: subprocess.Popen[bytes], log: Path) -> tuple[int, str]:
+def ended(process: Child, log: Path) -> tuple[int, str]:
     """(exit status, stderr) of a child that ends by itself."""
     return process.wait(120), log.read_text()
 
@@ -90,7 +90,7 @@ def test_nobody_is_answered_before_the_model_is_ready(tmp_path: Path, model: Pat
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = start_serve(model, log=log, port=port)
+    process = start_serve(model, log=log, port=port, cold=True)
     try:
         assert eventually(lambda: any(entry["event"] == "loading" for entry in read_log(log)), 60)
         with pytest.raises(ConnectionRefusedError):
@@ -167,7 +167,7 @@ def test_sigint_drains_for_a_shorter_time_and_a_second_one_ends_at_once(tmp_path
 
 def test_an_interrupt_while_loading_ends_in_words(tmp_path: Path, model: Path) -> None:
     log = tmp_path / "log"
-    process = start_serve(model, log=log)
+    process = start_serve(model, log=log, cold=True)
     assert eventually(lambda: log.exists() and any(entry["event"] == "loading" for entry in read_log(log)), 60)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
