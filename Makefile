@@ -58,6 +58,7 @@ bench: $(VENV)/.dev
 	-$(BIN)/python -m benchmarks.medic_decode.run --quick
 	-$(BIN)/python -m benchmarks.medic_eval.run
 	$(BIN)/python -m benchmarks.context.run --model modelwright/tiny-1.5m --schedule 1024,2048 --steps 8,16,40 --out benchmarks/context/result-laptop.json
+	-for one in validation queue skills analytics daemon overhead training; do $(BIN)/python -m benchmarks.guild_$$one.run; done
 	$(BIN)/python -m benchmarks.pages
 
 docs: $(VENV)/.dev

@@ -17,6 +17,15 @@ from typing import Any
 
 from benchmarks.autotune_grid.page import page as autotune_grid
 from benchmarks.autotune_order.page import page as autotune_order
+from benchmarks.guild_common.page import (
+    analytics_page,
+    daemon_page,
+    overhead_page,
+    queue_page,
+    skills_page,
+    training_page,
+    validation_page,
+)
 from benchmarks.medic_faults.page import page as medic_faults
 from benchmarks.medic_quant.page import page as medic_quant
 from benchmarks.medic_study.page import page as medic_study
@@ -412,6 +421,72 @@ BENCHMARKS = (
         "same order choose differently, which no order explains.",
         autotune_order,
         ("The specification's rule looks at the first figure alone; noise between cells that are nearly as fast counts as order there.",),
+    ),
+    Benchmark(
+        "How fast training data is validated",
+        "guild_validation",
+        "python -m benchmarks.guild_validation.run",
+        "One file of chat rows through QUICK, STANDARD and DEEP with one and two processes. The floor is `orjson` parsing every line and "
+        "nothing else; `datasets` and `pydantic` are what many would take instead. Every way is a process of its own and reads the page "
+        "cache.",
+        validation_page,
+        ("STANDARD counts with a tokenizer that splits at spaces: its figure is the cost of sampling, not of a tokenizer.",),
+    ),
+    Benchmark(
+        "How fast jobs are queued and taken",
+        "guild_queue",
+        "python -m benchmarks.guild_queue.run",
+        "The same payload through our queue, Huey and RQ: jobs put in at once and one by one, then four processes that take and finish "
+        "jobs as fast as they can. What a queue has on disk before it answers stands beside it.",
+        queue_page,
+        (
+            "Ours writes a log line with a checksum for every step of a job, which the others do not.",
+            "Four takers on two cores do nothing but take: a worker with work waits for the queue far less often.",
+        ),
+    ),
+    Benchmark(
+        "How fast binary-arithmetic rows are made",
+        "guild_skills",
+        "python -m benchmarks.guild_skills.run",
+        "Rows of the skill `bin` in one process, as the skill server makes them; the self-check reads them back and computes every line "
+        "again.",
+        skills_page,
+        ("HTTP is not in it; *mixed, json* adds the encoding.",),
+    ),
+    Benchmark(
+        "What analytics cost beside training",
+        "guild_analytics",
+        "python -m benchmarks.guild_analytics.run",
+        "Layer drift and parameter stability of one checkpoint in two shards, and the record that every trained file gets, beside a plain "
+        "loop over torch tensors that computes the same sums.",
+        analytics_page,
+        ("Files are read from the page cache; from a disk its speed is the limit.",),
+    ),
+    Benchmark(
+        "What an idle daemon costs",
+        "guild_daemon",
+        "python -m benchmarks.guild_daemon.run",
+        "Real daemons in houses of their own, watched at the same time: processor time of each with everything that it starts.",
+        daemon_page,
+        ("What the daemon does every ten or thirty minutes may not fall into the watch.",),
+    ),
+    Benchmark(
+        "What the guild costs per training step",
+        "guild_overhead",
+        "python -m benchmarks.guild_overhead.run",
+        "The same windows in the same order through the trainer as the queue uses it, through its engine alone, and through "
+        "`transformers.Trainer` by hand, in turns; the weights that come out agree.",
+        overhead_page,
+        ("In percent everything depends on how long a step takes: this one is a small model on a processor.",),
+    ),
+    Benchmark(
+        "Optimizers and the low-memory recipe",
+        "guild_training",
+        "python -m benchmarks.guild_training.run --what all --size tiny --device cpu",
+        "A file through the real engine with every optimizer, half of it before and half after a resume, beside a stock Trainer with the "
+        "same optimizer; and five steps of `guild train-4b`.",
+        training_page,
+        ("At full size (`--size 0.6b`, `--size 4b`, `--device cuda`) it needs a GPU; no result of one is committed yet.",),
     ),
 )
 

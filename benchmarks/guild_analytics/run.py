@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -245,7 +245,7 @@ def measure_impact(base: Path, records: int, rounds: int) -> list[dict[str, Any]
     ]  # fmt: skip
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--size-mb", type=float, default=1200, help="millions of bytes of one checkpoint (1200 in BF16: 0.6 B weights)")
     parser.add_argument("--dtype", choices=list(WIDTHS), default="BF16")
@@ -253,7 +253,7 @@ def main() -> int:
     parser.add_argument("--records", type=int, default=20_000, help="lines of data_file_impact.jsonl")
     parser.add_argument("--output", default=str(Path(__file__).with_name("result.json")))
     parser.add_argument("--child", help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    given = parser.parse_args(argv)
     if given.child:
         child(json.loads(given.child))
         return 0
@@ -261,6 +261,7 @@ def main() -> int:
         base, now = Path(folder) / "base", Path(folder) / "checkpoint-100"
         size = write_checkpoint(base, int(given.size_mb * 1e6), given.dtype, 1)
         write_checkpoint(now, int(given.size_mb * 1e6), given.dtype, 2)
+        os.sync()  # nothing is written to disk any more while others are measured
         weights = measure_weights(base, now, size, given.rounds)
         impacts = measure_impact(Path(folder) / "house", given.records, given.rounds)
     by_way = {row["way"]: row for row in weights}

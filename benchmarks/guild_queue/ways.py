@@ -1,7 +1,9 @@
-"""The queues that are compared: put many jobs in, take one, say that it is done. Each is set to keep what it acknowledged through a power
-cut (SQLite synchronous FULL, Redis `appendfsync always`) as far as it can.
+"""The queues that are compared: put many jobs in, take one, say that it is done.
 
-A way's methods run in several processes, each with its own object on the same folder.
+What each promises differs, and `Choice.keeps` says it. Ours waits for the disk when a job is put in and when it is done, not when it is
+taken: a take that a power cut forgets leaves a job that waits. The others have one setting for all of it, so each is measured twice: with
+every command on disk before it is answered, and as loosely as ours takes. A way's methods run in several processes, each with its own
+object on the same folder.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -67,12 +70,12 @@ class Guild:
 
 
 class Huey:
-    """Huey on SQLite with fsync. It has no batch, and a job that was taken is gone from the file: a killed worker loses it."""
+    """Huey on SQLite. It has no batch, and a job that was taken is gone from the file."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, fsync: bool) -> None:
         from huey import SqliteHuey
 
-        self.huey = SqliteHuey("benchmark", filename=str(folder / "huey.db"), fsync=True, strict_fifo=True)
+        self.huey = SqliteHuey("benchmark", filename=str(folder / "huey.db"), fsync=fsync, strict_fifo=True)
 
         def work(name: str, options: dict[str, Any]) -> int:
             return 1
@@ -97,7 +100,7 @@ class Huey:
 
 
 class Rq:
-    """RQ on a Redis of its own that writes every command to disk before it answers."""
+    """RQ on a Redis of its own. Its takes are the move into the list of jobs under way; what its worker writes besides is left out."""
 
     def __init__(self, folder: Path) -> None:
         from redis import Redis
@@ -134,28 +137,66 @@ def nothing(name: str, options: dict[str, Any]) -> int:
     return 1
 
 
-WAYS: dict[str, Callable[[Path], Way]] = {"guild": Guild, "huey": Huey, "rq": Rq}
+@dataclass(frozen=True)
+class Choice:
+    """One queue with its settings. needs: packages. share: of the jobs that it gets; below 1 where there is no batch and each waits for the
+    disk. keeps: what it promises. appendfsync: of the Redis beside it, "" for none."""
+
+    open: Callable[[Path], Way]
+    needs: tuple[str, ...]
+    keeps: str
+    share: float = 1.0
+    appendfsync: str = ""
+
+
+WAYS: dict[str, Choice] = {
+    "guild": Choice(
+        Guild,
+        ("apsw",),
+        "put in, done: on disk; taken: outlives any process, a power cut may let the job wait again; a killed worker's job is taken back",
+    ),
+    "huey": Choice(
+        lambda folder: Huey(folder, fsync=True),
+        ("huey",),
+        "put in, taken, done: on disk (synchronous FULL); a killed worker's job is lost",
+        share=0.2,
+    ),
+    "huey, no fsync": Choice(
+        lambda folder: Huey(folder, fsync=False),
+        ("huey",),
+        "put in, taken, done: with the system (synchronous OFF), a power cut may lose or damage it; a killed worker's job is lost",
+        share=0.2,
+    ),
+    "rq": Choice(
+        Rq, ("rq", "redis"), "put in, taken, done: on disk (appendfsync always); a killed worker's job can be found", appendfsync="always"
+    ),
+    "rq, fsync every second": Choice(
+        Rq, ("rq", "redis"), "put in, taken, done: a power cut may lose the last second; a killed worker's job can be found",
+        appendfsync="everysec",
+    ),
+}  # fmt: skip
 
 
 def missing(name: str) -> str:
     """Why a way cannot be measured here, "" when it can."""
-    packages = {"guild": ("apsw",), "huey": ("huey",), "rq": ("rq", "redis")}[name]
-    lacking = [package for package in packages if importlib.util.find_spec(package) is None]
-    if name == "rq" and shutil.which("redis-server") is None:
+    choice = WAYS[name]
+    lacking = [package for package in choice.needs if importlib.util.find_spec(package) is None]
+    if choice.appendfsync and shutil.which("redis-server") is None:
         lacking.append("redis-server")
     return f"not measured: {', '.join(lacking)} is not installed" if lacking else ""
 
 
 def server(name: str, folder: Path) -> subprocess.Popen[bytes] | None:
     """What a way needs to run beside it."""
-    if name != "rq":
+    fsync = WAYS[name].appendfsync
+    if not fsync:
         return None
     command = ["redis-server", "--port", "0", "--unixsocket", str(folder / "redis.sock"), "--dir", str(folder), "--save", ""]
     return subprocess.Popen(
-        [*command, "--appendonly", "yes", "--appendfsync", "always"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder
+        [*command, "--appendonly", "yes", "--appendfsync", fsync], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder
     )
 
 
 def open_way(name: str, folder: str | os.PathLike[str]) -> Way:
     """A way in this process."""
-    return WAYS[name](Path(folder))
+    return WAYS[name].open(Path(folder))

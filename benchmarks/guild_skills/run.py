@@ -14,7 +14,7 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,12 +93,12 @@ def entry(name: str, level: int, rows: int, figures: list[tuple[float, float]]) 
     return {"form": name, "level": level, "rows": rows, "rows_per_s": round(wall), "rows_per_cpu_s": round(cpu)}
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--rows", type=int, default=5000, help="rows per form, level and round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", default=str(Path(__file__).with_name("result.json")))
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     results = measure(arguments.rows, arguments.rounds)
     judged = [row for row in results if row["form"] in ("mixed", *FORMS)]
     met = {
