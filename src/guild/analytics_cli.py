@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from guild.command import process
 from guild.places import VARIABLE, Places
 from modelwright.errors import ModelwrightError, UsageError
 
@@ -136,11 +137,7 @@ def _say(given: argparse.Namespace, content: Mapping[str, Any], lines: Sequence[
 
 def run() -> int:
     """The process: errors as sentences."""
-    try:
-        return main()
-    except ModelwrightError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    return process(main)
 
 
 if __name__ == "__main__":

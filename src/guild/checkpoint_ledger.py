@@ -22,7 +22,7 @@ examples:
   guild ledger best --metric val_loss
   guild ledger show 12000 --json
   guild ledger scan                     checkpoints on disk that the ledger does not list
-  guild ledger rebuild                  the index anew from the records beside the checkpoints
+  guild ledger rebuild                  the index anew from the records beside checkpoints and data files
 
 exit codes:
   0  done
@@ -60,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     verb("summary", "counts, losses, sizes")
     verb("scan", "checkpoints on disk that are not in the ledger")
     verb("adopt", "take such a checkpoint into the ledger").add_argument("path", type=Path, help="its folder")
-    verb("rebuild", "make the ledger say what lies on disk")
+    verb("rebuild", "make ledger, evaluations and data lineage say what lies on disk")
     return parser
 
 
@@ -125,20 +125,34 @@ def _scan(db: Database, places: Places, given: argparse.Namespace) -> int:
 
 
 def _adopt(db: Database, places: Places, given: argparse.Namespace) -> int:
+    from guild.records.original_tree import read_back
     from guild.records.orphans import adopt_orphan
 
     record = adopt_orphan(db, places, given.path.expanduser().absolute(), keep_sidecar=True)
-    say(given, record.model_dump(), [f"Adopted: {_line(record)}"])
-    return 0
+    results = read_back(db, places, [Path(record.path)])
+    say(given, record.model_dump(), [f"Adopted: {_line(record)}", *results.faults])
+    return 1 if results.faults else 0
 
 
 def _rebuild(db: Database, places: Places, given: argparse.Namespace) -> int:
+    from guild.records.lineage import rebuild_lineage
+    from guild.records.lineage_documents import lineage_document
+    from guild.records.original_tree import read_back
     from guild.records.orphans import rebuild
 
-    done = rebuild(db, places)
-    lines = [f"{done.listed} checkpoints are listed.", *(f"Gone: {path}" for path in done.gone), *done.faults]
-    say(given, {"listed": done.listed, "gone": list(done.gone), "faults": list(done.faults)}, lines)
-    return 1 if done.faults else 0
+    done, results = rebuild(db, places), read_back(db, places)
+    faults = [*done.faults, *results.faults, *rebuild_lineage(db, places)]
+    verdicts = lineage_document(db)["total_validations"]
+    lines = [
+        f"{done.listed} checkpoints are listed.",
+        f"{results.evaluations} evaluations and {results.passives} passives were read from the files beside them.",
+        f"The lineage holds {verdicts} verdicts.",
+        *(f"Gone: {path}" for path in done.gone),
+        *faults,
+    ]
+    told = {"listed": done.listed, "evaluations": results.evaluations, "passives": results.passives, "verdicts": verdicts}
+    say(given, {**told, "gone": list(done.gone), "faults": faults}, lines)
+    return 1 if faults else 0
 
 
 _VERBS: dict[str, Callable[..., int]] = {

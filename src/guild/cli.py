@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from guild.command import answered
 from modelwright.cli import console
 from modelwright.entrypoints import is_importable
 
@@ -30,6 +31,7 @@ COMMANDS = {
     "baseline-local": ("guild.run_transfer_baseline_local", "the same, in this process"),
     "analytics": ("guild.analytics_cli", "what training did to the model: impact, drift, stability, regressions"),
     "ledger": ("guild.checkpoint_ledger", "every checkpoint and what it was trained on"),
+    "incidents": ("guild.incidents", "what went wrong, and what became of it: list, set"),
     "retention": ("guild.retention_cli", "which checkpoints and snapshots may go, and let them go"),
     "backups": ("guild.backups", "copies of the guild's database: list, make, check, restore"),
     "campaign-run": ("guild.campaign_run", "queue a context stretch, a medic training or an autotune for the campaign"),
@@ -63,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in available:
         print(_unknown(name, list(available)), file=sys.stderr)
         return 2
-    return _answered(name, available[name][0], rest)
+    return answered(lambda: int(import_module(available[name][0]).main(rest) or 0))
 
 
 def contents() -> str:
@@ -86,28 +88,6 @@ def contents() -> str:
             "exit codes: 0 done, 1 refused or failed, 2 unknown command or wrong arguments.",
         ]
     )
-
-
-def _answered(name: str, module: str, rest: list[str]) -> int:
-    from modelwright.errors import ModelwrightError
-
-    try:
-        return int(import_module(module).main(rest) or 0)
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package in ("guild", "modelwright"):
-            raise
-        print(
-            f"guild {name} needs the Python package {package!r}, which is not installed. "
-            "Install the part that brings it: pip install 'modelwright[training]'",
-            file=sys.stderr,
-        )
-        return 1
-    except ModelwrightError as error:
-        print(error, file=sys.stderr)
-        return 2 if error.exit_code == 2 else 1  # the guild's commands know no other codes
-    except KeyboardInterrupt:
-        return 130
 
 
 def _unknown(name: str, available: list[str]) -> str:

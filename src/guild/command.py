@@ -1,4 +1,7 @@
-"""What every command module of the guild shares: its common flags, how it answers, how it ends. (specs/guild.md 3)"""
+"""What every command module of the guild shares: its common flags, how it answers, how it ends. (specs/guild.md 3)
+
+Exit codes are decided here alone: 0 done, 1 refused or failed, 2 wrong arguments, and 130 for Ctrl-C.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Any
 from guild.places import VARIABLE
 from modelwright.errors import ModelwrightError
 
-USAGE = 2
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 
 def add_common(parser: argparse.ArgumentParser, *, nested: bool) -> None:
@@ -28,9 +31,26 @@ def say(given: argparse.Namespace, document: Mapping[str, Any], lines: Iterable[
 
 
 def answered(work: Callable[[], int]) -> int:
-    """The exit code of `work`; an error of ours is its sentence on standard error and 2 for wrong arguments, else 1."""
+    """The exit code of `work`; an error of ours is its sentence on standard error and 2 for wrong arguments, else 1, whatever codes other
+    rooms know. A Python package that is missing is such an error too."""
     try:
         return work()
     except ModelwrightError as error:
         print(error, file=sys.stderr)
-        return USAGE if error.exit_code == USAGE else 1
+        return USAGE if error.exit_code == USAGE else FAILED
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("guild", "modelwright"):
+            raise
+        install = "Install the part that brings it: pip install 'modelwright[training]'"
+        print(f"This command needs the Python package {package!r}, which is not installed. {install}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def process(main: Callable[[], int]) -> int:
+    """The exit code of a command module's `main` as a process."""
+    from modelwright.cli import console
+
+    return console(lambda: answered(main))

@@ -92,7 +92,9 @@ def run() -> int:
 def _common(parser: argparse.ArgumentParser, *, nested: bool) -> None:
     add_common(parser, nested=nested)
     default: Any = argparse.SUPPRESS if nested else None
-    parser.add_argument("--config", type=Path, default=default, metavar="F", help="settings to use instead of config.json")
+    parser.add_argument(
+        "--config", type=Path, default=default, metavar="F", help="settings instead of those of config.json, while no daemon lives"
+    )
 
 
 def _settings(places: Places, file: Path | None) -> AutoGenerate:
@@ -117,7 +119,7 @@ def _status(places: Places, arguments: argparse.Namespace) -> int:
     lines = []
     for skill, fields in document["skills"].items():
         name = f" ({fields['level_name']})" if fields["level_name"] else ""
-        where = f"API online at {fields['address']}" if fields["api"] == "online" else "API offline"
+        where = "API offline" if fields["api"] != "online" else f"API online {_at(fields['address'])}"
         mark = "*" if skill == document["active_skill"] else " "
         lines.append(f"{mark} {skill:<8} {where}")
         lines.append(f"           Level {fields['training_level']}/{fields['max_level']}{name}")
@@ -138,10 +140,17 @@ def _stats(places: Places, arguments: argparse.Namespace) -> int:
 
 
 def _generate(places: Places, arguments: argparse.Namespace) -> int:
+    from guild.control.daemon import daemon_liveness
     from guild.curriculum.authority import generate_now
     from guild.curriculum.schedule import read_settings
+    from guild.errors import RefusedError
     from guild.records.database import open_guild
 
+    if arguments.config is not None and daemon_liveness(places) != "dead":
+        raise RefusedError(
+            f"--config: found {arguments.config} while a daemon lives, which generates with {places.config_file}; allowed: no --config, or "
+            "no daemon (guild control stop --wait)."
+        )
     settings = _settings(places, arguments.config)
     count = arguments.count if arguments.count is not None else settings.count or read_settings(places).batch_size
     payload = {name: getattr(arguments, name) for name in ("skill", "level", "seed", "force")}
@@ -158,6 +167,11 @@ def _generate(places: Places, arguments: argparse.Namespace) -> int:
     for warning in made.warnings:
         print(warning, file=sys.stderr)
     return 0 if made.queued else 1
+
+
+def _at(address: str) -> str:
+    """An address in a sentence; a skill that needs no server has words for one."""
+    return f"at {address}" if "://" in address else address
 
 
 def _percent(share: float | None) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from guild.command import process
 from guild.places import Places
 from modelwright.clock import SYSTEM_CLOCK, Clock
 from modelwright.errors import ModelwrightError, UsageError
@@ -275,13 +276,7 @@ def ending(places: Places, story: Story) -> Iterator[str]:
 
 def run() -> int:
     """The process: errors as sentences."""
-    try:
-        return main()
-    except ModelwrightError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
+    return process(main)
 
 
 if __name__ == "__main__":

@@ -67,6 +67,12 @@ class UnknownServiceError(UnknownNameError):
     kind = "service"
 
 
+class UnknownCheckpointError(UnknownNameError):
+    """No checkpoint of that step in the ledger of the campaign."""
+
+    kind = "checkpoint"
+
+
 class UnknownSchemaError(UnknownNameError):
     """No training-data schema of that id."""
 

@@ -8,17 +8,21 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from guild.command import process
 from guild.places import VARIABLE, Places
 from modelwright.clock import SYSTEM_CLOCK, Clock
 from modelwright.errors import ModelwrightError, UsageError
 
 if TYPE_CHECKING:
+    from guild.evaluation.keeping import Keeper
     from guild.evaluation.runner import RunReport
     from guild.records.checkpoint_record import CampaignId
     from modelwright.database import Database
 
 INTERVAL_S = 600.0
 POLL_S = 0.5
+KEEP_S = 60.0
+"""For how long a daemon keeps the model when there is nothing to evaluate: checkpoints of a trainer come minutes apart."""
 _EXAMPLES = """\
 examples:
   guild eval --once                                   carry out what waits now, then end
@@ -31,8 +35,9 @@ examples:
   guild eval --checkpoint 0 --full                    the same of the base model
 
 exit codes:
-  0  done; nothing to do; or what waits is waiting for a device that is in use, which is said
-  1  an evaluation failed (its failure is recorded), an unknown checkpoint or skill, another daemon of this kind
+  0  done, or nothing to do
+  1  an evaluation failed (its failure is recorded) or has to wait, for a device that is in use; an unknown checkpoint or skill; another
+     daemon of this kind
   2  wrong arguments
 """
 
@@ -116,26 +121,33 @@ def _once(places: Places, given: argparse.Namespace, clock: Clock) -> int:
 
 def _daemon(places: Places, given: argparse.Namespace, clock: Clock) -> int:
     """Rounds until a signal, or until nothing waited for a while; a round that is refused is told and tried again."""
+    from guild.evaluation.keeping import Keeper
     from modelwright.control import signals_as_requests
     from modelwright.files import make_folder
     from modelwright.lock import WriterLock
 
     lock = WriterLock(make_folder(places.pids / "eval_runner"), command=sys.argv, clock=clock)
+    keeper = Keeper()
     try:
         with signals_as_requests() as signals, _database(places) as db:
             last = clock.monotonic()
             while not signals:
+                worked = False
                 try:
-                    if _work(db, places, given, lambda: bool(signals), clock).outcomes:
-                        last = clock.monotonic()
-                    elif given.idle_exit is not None and clock.monotonic() - last >= given.idle_exit:
-                        break
+                    worked = bool(_work(db, places, given, lambda: bool(signals), clock, keeper=keeper).outcomes)
                 except ModelwrightError as error:
                     print(error, file=sys.stderr, flush=True)
+                if worked:
+                    last = clock.monotonic()
+                elif given.idle_exit is not None and clock.monotonic() - last >= given.idle_exit:
+                    break
                 until = clock.monotonic() + given.interval
                 while not signals and clock.monotonic() < until:
+                    if clock.monotonic() - last >= KEEP_S:
+                        keeper.drop()
                     clock.sleep(min(POLL_S, given.interval))
     finally:
+        keeper.drop()
         lock.release()
     return 0
 
@@ -149,18 +161,20 @@ def _work(
     *,
     limit: int | None = None,
     only: frozenset[int] | None = None,
+    keeper: Keeper | None = None,
 ) -> RunReport:
     from guild.evaluation.runner import run_waiting
 
     say: Callable[[str], None] = (lambda line: None) if given.json else (lambda line: print(line, flush=True))
     return run_waiting(
-        db, places, limit=limit, suite=given.type, only=only, device=given.device, stop=stop, say=say, clock=clock
+        db, places, limit=limit, suite=given.type, only=only, device=given.device, stop=stop, say=say, keeper=keeper, clock=clock
     )  # fmt: skip
 
 
-def _told(report: RunReport, given: argparse.Namespace) -> int:
-    """The end of a run for people or programs, and its exit code."""
+def _told(report: RunReport, given: argparse.Namespace, *, asked: int = 0) -> int:
+    """The end of a run for people or programs, and its exit code: 1 for a failure, and when what was asked for is not stored."""
     bad = report.count("failed") + report.count("rejected")
+    code = 1 if bad or report.held_back or report.count("stored") < asked else 0
     if given.json:
         told = [
             {
@@ -173,14 +187,14 @@ def _told(report: RunReport, given: argparse.Namespace) -> int:
             for one in report.outcomes
         ]
         print(json.dumps({"schema_version": 1, "outcomes": told, "left": report.left, "held_back": report.held_back}, indent=2))
-        return 1 if bad else 0
+        return code
     if report.held_back:
-        print(report.held_back)
+        print(report.held_back, file=sys.stderr)
     if not report.outcomes and not report.held_back:
         print("Nothing waits to be evaluated.")
     elif report.outcomes:
         print(f"{report.count('stored')} evaluations are stored, {bad} failed, {report.left} wait.")
-    return 1 if bad else 0
+    return code
 
 
 def _checkpoint(places: Places, given: argparse.Namespace, clock: Clock) -> int:
@@ -195,10 +209,11 @@ def _checkpoint(places: Places, given: argparse.Namespace, clock: Clock) -> int:
             return 1
         asked = frozenset(job.id for job in (*queued.jobs, *queued.known))
         report = _work(db, places, given, lambda: bool(signals), clock, only=asked)
-    return _told(report, given)
+    return _told(report, given, asked=len(asked))
 
 
 def _wanted(db: Database, places: Places, given: argparse.Namespace, campaign: CampaignId) -> list[Any]:
+    from guild.errors import UnknownCheckpointError
     from guild.evaluation.due import ASKED_PRIORITY, BASE, Wanted, campaign_skills
     from guild.evaluation.passives import MODULES
     from guild.records import ledger
@@ -207,8 +222,8 @@ def _wanted(db: Database, places: Places, given: argparse.Namespace, campaign: C
 
     record = ledger.get(db, given.checkpoint, campaign)
     if record is None and given.checkpoint != 0:
-        steps = ", ".join(str(one.step) for one in ledger.list_all(db, campaign, limit=20)) or "none"
-        raise UsageError(f"--checkpoint: found {given.checkpoint}; allowed: a step in the ledger of {campaign.key} ({steps}), or 0.")
+        steps = [str(one.step) for one in ledger.list_all(db, campaign, limit=20)]
+        raise UnknownCheckpointError(str(given.checkpoint), [*steps, "0"], where=f"the ledger of {campaign.key}")
     name = BASE if record is None else record.canonical_name
     if given.skill:
         skill = resolve(given.skill, tuple(skill_targets(places.skills)))
@@ -275,11 +290,7 @@ def _database(places: Places) -> Database:
 
 def run() -> int:
     """The process: errors as sentences."""
-    try:
-        return main()
-    except ModelwrightError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    return process(main)
 
 
 if __name__ == "__main__":

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from guild.command import answered, process, say
 from guild.places import PRIORITIES, VARIABLE, Places
-from modelwright.errors import ModelwrightError
 
 _EXAMPLES = """\
 examples:
@@ -115,25 +114,20 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `guild init ARGV`; returns the exit code."""
     arguments = build_parser().parse_args(argv)
-    try:
-        places = Places.of(arguments.base_dir)
-        report = initialise(places, role=arguments.role, host_id=arguments.host_id, address=arguments.address)
-    except ModelwrightError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    if arguments.json:
-        content = {"base_dir": str(report.base), "made": report.made, "kept": report.kept, "notices": report.notices}
-        print(json.dumps({"schema_version": 1, **content}, indent=2, ensure_ascii=False))
-    else:
-        print("\n".join(_lines(report)))
-    return 0
+    return answered(lambda: _write_settings(arguments))
 
 
 def run() -> int:
     """The console form."""
-    from modelwright.cli import console
+    return process(main)
 
-    return console(main)
+
+def _write_settings(arguments: argparse.Namespace) -> int:
+    places = Places.of(arguments.base_dir)
+    report = initialise(places, role=arguments.role, host_id=arguments.host_id, address=arguments.address)
+    content = {"base_dir": str(report.base), "made": report.made, "kept": report.kept, "notices": report.notices}
+    say(arguments, content, _lines(report))
+    return 0
 
 
 def _lines(report: Report) -> Iterable[str]:

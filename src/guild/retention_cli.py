@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from guild.command import answered, process, say
 from guild.places import VARIABLE, Places
-from modelwright.errors import ModelwrightError
 
 if TYPE_CHECKING:
     from guild.retention.apply import Done
@@ -55,23 +53,18 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `guild retention ARGV`; returns the exit code."""
     arguments = build_parser().parse_args(argv)
-    try:
-        done = _pass(Places.of(arguments.base_dir), arguments)
-    except ModelwrightError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    if arguments.json:
-        print(json.dumps({"schema_version": 1, **done.as_dict()}, indent=2, ensure_ascii=False))
-    else:
-        print("\n".join(_lines(done)))
-    return 1 if done.failed else 0
+    return answered(lambda: _retain(Places.of(arguments.base_dir), arguments))
 
 
 def run() -> int:
     """The console form."""
-    from modelwright.cli import console
+    return process(main)
 
-    return console(main)
+
+def _retain(places: Places, arguments: argparse.Namespace) -> int:
+    done = _pass(places, arguments)
+    say(arguments, done.as_dict(), _lines(done))
+    return 1 if done.failed else 0
 
 
 def _pass(places: Places, arguments: argparse.Namespace) -> Done:

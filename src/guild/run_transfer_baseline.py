@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from guild.command import process
 from guild.places import VARIABLE, Places
 from modelwright.clock import SYSTEM_CLOCK, Clock
-from modelwright.errors import ModelwrightError, UsageError
+from modelwright.errors import UsageError
 
 if TYPE_CHECKING:
     from guild.evaluation.answerers import Answerer
     from guild.evaluation.transfer import Plan
 
-MODES = ("both", "primitives", "benchmarks")
+MODES = ("both", "primitives", "benchmarks", "skills", "all")
 SAMPLES = 30
 _EXAMPLES = """\
 examples:
@@ -36,7 +36,11 @@ exit codes:
 def add_common(parser: argparse.ArgumentParser) -> None:
     """The flags that both baseline commands have."""
     parser.add_argument("--tag", metavar="T", help="name of the baseline: base_… or trained_… (default: trained_<step> of the model)")
-    parser.add_argument("--mode", choices=MODES, help="which problems (default: both)")
+    parser.add_argument(
+        "--mode",
+        choices=MODES,
+        help="which problems: skills are those of binary arithmetic and syllable puzzles, both the others (default: both)",
+    )
     parser.add_argument("--primitives-only", action="store_true", help="the same as --mode primitives")
     parser.add_argument("--babi-only", action="store_true", help="the same as --mode benchmarks")
     parser.add_argument("--samples", type=int, default=SAMPLES, metavar="N", help=f"problems of each kind (default: {SAMPLES})")
@@ -109,12 +113,8 @@ def _registered(places: Places) -> str:
 
 
 def run() -> int:
-    """The process: errors as sentences; 2 for wrong arguments, 1 for all else."""
-    try:
-        return main()
-    except ModelwrightError as error:
-        print(error, file=sys.stderr)
-        return 2 if error.exit_code == 2 else 1
+    """The process: errors as sentences."""
+    return process(main)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
+from guild.command import process
 from guild.places import Places
 from guild.run_transfer_baseline import add_common, check_common, measure_and_tell
 from modelwright.clock import SYSTEM_CLOCK, Clock
-from modelwright.errors import ModelwrightError, UsageError
+from modelwright.errors import UsageError
 
 _EXAMPLES = """\
 examples:
@@ -67,12 +67,8 @@ def main(argv: Sequence[str] | None = None, *, clock: Clock = SYSTEM_CLOCK) -> i
 
 
 def run() -> int:
-    """The process: errors as sentences; 2 for wrong arguments, 1 for all else."""
-    try:
-        return main()
-    except ModelwrightError as error:
-        print(error, file=sys.stderr)
-        return 2 if error.exit_code == 2 else 1
+    """The process: errors as sentences."""
+    return process(main)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelwright.errors import ConfigError, Fault, LoadError, ModelwrightError, UsageError
+from guild.command import process
+from guild.hosts.addresses import LOOPBACK
+from guild.places import Places
+from modelwright.errors import ConfigError, Fault, LoadError, UsageError
 
 if TYPE_CHECKING:
     from guild.skills.contract import Skill
 
-DEFAULT_HOST = "127.0.0.1"
 _EXAMPLES = """\
 examples:
   python -m guild.skill_server bin
@@ -26,9 +28,8 @@ examples:
 
 exit codes:
   0  ended by SIGTERM or Ctrl-C
-  1  unknown skill, a port in use
+  1  unknown skill, a class that cannot be loaded, a missing package, a port in use
   2  wrong arguments, options or skill file
-  5  a skill whose class cannot be loaded, or a package that the server needs is missing
 """
 
 
@@ -44,9 +45,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("skill", metavar="SKILL", help="id or alias: bin, sy, or one that you added")
     parser.add_argument(
-        "--port", type=int, metavar="P", help="0 for a free one (default: the skill file's, else 8090 for bin, 8080 for sy)"
+        "--port", type=int, metavar="P", help="0 for a free one (default: that of this host in config/hosts.json, else the skill file's)"
     )
-    parser.add_argument("--host", default=DEFAULT_HOST, metavar="H", help=f"address to listen on (default: {DEFAULT_HOST})")
+    parser.add_argument("--host", default=LOOPBACK, metavar="H", help=f"address to listen on (default: {LOOPBACK})")
     parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="a further name that requests may call us by")
     parser.add_argument(
         "--config", type=Path, metavar="F", help="skill file (default: configs/skills/SKILL.yaml of the base directory, if there)"
@@ -61,18 +62,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     if arguments.port is not None and not 0 <= arguments.port <= 65535:
         raise UsageError(f"--port: found {arguments.port}; allowed: a port from 0 to 65535.")
-    skill, port = chosen_skill(arguments.skill, arguments.base_dir, arguments.config, arguments.option)
-    return serve(skill, arguments.host, port if arguments.port is None else arguments.port, arguments.allow_host)
+    from guild.skills.names import canonical
+
+    places = Places.of(arguments.base_dir)
+    skill, port = chosen_skill(arguments.skill, places, arguments.config, arguments.option)
+    chosen = arguments.port if arguments.port is not None else registered_port(places, canonical(arguments.skill))
+    return serve(skill, arguments.host, port if chosen is None else chosen, arguments.allow_host)
 
 
-def chosen_skill(name: str, base: str | None, config: Path | None, overrides: Sequence[str]) -> tuple[Skill, int]:
+def registered_port(places: Places, skill: str) -> int | None:
+    """The port that the hosts registry gives this machine's server of a skill, where clients look for it; None when it lists none, or when
+    there is no registry. Raises ConfigError and DamagedFileError for one that cannot be used. (specs/guild.md 1.3, 2.1.10)"""
+    from guild.hosts.addresses import skill_service
+    from guild.hosts.registry import load_registry
+
+    if not places.hosts.is_file():
+        return None
+    service = load_registry(places).get_local_host().services.get(skill_service(skill))
+    return None if service is None else service.port
+
+
+def chosen_skill(name: str, places: Places, config: Path | None, overrides: Sequence[str]) -> tuple[Skill, int]:
     """The skill with the options of its file and the command line, and the port of its file or of the table. Raises ModelwrightError."""
-    from guild.places import Places
     from guild.skills.names import canonical
     from guild.skills.registry import DEFAULT_PORTS, load_skill, make_skill, read_skill_file
     from modelwright.config import override_layer
 
-    skill, folder = canonical(name), Places.of(base).skills
+    skill, folder = canonical(name), places.skills
     path = config if config is not None else folder / f"{skill}.yaml"
     document: dict[str, Any] = read_skill_file(path) if config is not None or path.is_file() else {}
     if document and canonical(str(document["id"])) != skill:
@@ -100,13 +116,9 @@ def serve(skill: Skill, host: str, port: int, allowed_hosts: Sequence[str] = ())
 
 
 def run() -> int:
-    """`main` for a process: an error is its sentences on standard error and its exit code."""
-    try:
-        code = main()
-    except ModelwrightError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+    """The process: errors as sentences."""
+    code = process(main)
+    if code == 0 and any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
         # a batch that nobody waits for any more is still being made; it changes nothing, so it need not be finished
         sys.stdout.flush()
         sys.stderr.flush()

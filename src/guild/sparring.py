@@ -8,8 +8,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from guild.command import answered, process
 from guild.places import PRIORITIES, VARIABLE, Places
-from modelwright.errors import ModelwrightError
 
 if TYPE_CHECKING:
     from guild.correction.running import Result
@@ -57,20 +57,21 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Hold one session; returns the exit code."""
     arguments = build_parser().parse_args(argv)
-    try:
-        result = _hold(arguments)
-    except ModelwrightError as error:
-        print(f"{error}\n0 rows were made.", file=sys.stderr)
-        return error.exit_code
-    print(json.dumps(result.as_dict(), indent=2, ensure_ascii=False) if arguments.json else "\n".join(_lines(result)))
-    return 0
+    code = answered(lambda: _session(arguments))
+    if code:
+        print("0 rows were made.", file=sys.stderr)
+    return code
 
 
 def run() -> int:
     """The console form."""
-    from modelwright.cli import console
+    return process(main)
 
-    return console(main)
+
+def _session(arguments: argparse.Namespace) -> int:
+    result = _hold(arguments)
+    print(json.dumps(result.as_dict(), indent=2, ensure_ascii=False) if arguments.json else "\n".join(_lines(result)))
+    return 0
 
 
 def _hold(arguments: argparse.Namespace) -> Result:

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from guild.command import answered, process
 from guild.places import VARIABLE, Places
-from modelwright.errors import ModelwrightError
 
 if TYPE_CHECKING:
     from guild.correction.validator import FileReport
@@ -47,14 +47,19 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Check, and return the exit code."""
     arguments = build_parser().parse_args(argv)
+    return answered(lambda: _check(arguments))
+
+
+def run() -> int:
+    """The console form."""
+    return process(main)
+
+
+def _check(arguments: argparse.Namespace) -> int:
     from guild.correction.validator import all_files, check_file
 
-    try:
-        files = all_files(Places.of(arguments.base_dir)) if arguments.check_all else [arguments.file]
-        reports = [check_file(path, strict=arguments.strict) for path in files]
-    except ModelwrightError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    files = all_files(Places.of(arguments.base_dir)) if arguments.check_all else [arguments.file]
+    reports = [check_file(path, strict=arguments.strict) for path in files]
     passed = all(report.passed for report in reports)
     if arguments.json:
         content = {"schema_version": 1, "passed": passed, "files": [report.as_dict() for report in reports]}
@@ -65,13 +70,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             for sentence in (*report.faults, *report.warnings):
                 print(sentence, file=sys.stderr)
     return 0 if passed else 1
-
-
-def run() -> int:
-    """The console form."""
-    from modelwright.cli import console
-
-    return console(main)
 
 
 def _lines(reports: Sequence[FileReport]) -> Iterator[str]:

@@ -94,7 +94,7 @@ def run() -> int:
 
 
 def _signal(places: Places, arguments: argparse.Namespace) -> int:
-    from guild.control.daemon import daemon_liveness
+    from guild.control.daemon import daemon_liveness, house_liveness
     from guild.control.signals import DEFAULT_REASON, give
     from guild.control.status import may_resume
     from guild.errors import RefusedError
@@ -110,7 +110,7 @@ def _signal(places: Places, arguments: argparse.Namespace) -> int:
         return _wait(places, kind, path, before, wait_s, arguments)
     line = f"{kind.capitalize()} signal written: {path}"
     say(arguments, {"schema_version": 1, "signal": kind, "path": str(path), "daemon": alive}, [line])
-    if alive == "dead":
+    if house_liveness(places) == "dead":
         print("No daemon is running; its next start clears the signal.", file=sys.stderr)
     return 0
 

@@ -6,11 +6,14 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from guild.command import answered
+from guild.command import process
+from guild.errors import RefusedError
 from guild.places import VARIABLE, Places
+from modelwright.errors import UsageError
 
 if TYPE_CHECKING:
     from guild.loop.daemon import Daemon
+    from guild.loop.start import Started
 
 _EXAMPLES = """\
 examples:
@@ -49,13 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Start, and live until asked to leave."""
     given = build_parser().parse_args(argv)
     from guild.loop.daemon import Daemon
+    from guild.loop.daily_log import DailyLog
     from guild.loop.evaluations import Evaluations
-    from guild.loop.start import start
     from guild.side_jobs.starting import SideJobs, leave
     from modelwright.control import signals_as_requests
 
     with signals_as_requests() as signals:
-        started = start(Places.of(given.base_dir), sets=tuple(given.set))
+        started = _begin(Places.of(given.base_dir), tuple(given.set))
         try:
             for line in started.said:
                 print(line, flush=True)
@@ -77,12 +80,25 @@ def main(argv: Sequence[str] | None = None) -> int:
                 arguments,
                 side_work=(_generate, Evaluations(interval_s=min(5.0, poll)), side_jobs),
                 on_leaving=(lambda: leave(started.places, given.grace),),
-                say=_say,
+                say=DailyLog(started.places.logs, _say),
+                minimum_free=round(given.min_free_gb * 1e9),
             )
             daemon.run(until_empty=given.until_empty)
         finally:
             started.close()
     return 0
+
+
+def _begin(places: Places, sets: tuple[str, ...]) -> Started:
+    """The start sequence. Settings that it refuses are no wrong arguments: they may stand in any of the layers."""
+    from guild.loop.start import start
+    from modelwright.config import override_layer
+
+    override_layer(sets)  # KEY=VALUE that is none is a wrong argument
+    try:
+        return start(places, sets=sets)
+    except UsageError as error:
+        raise RefusedError(str(error)) from error
 
 
 def _generate(daemon: Daemon) -> None:
@@ -98,7 +114,7 @@ def _say(line: str) -> None:
 
 def run() -> int:
     """The process: errors as sentences."""
-    return 1 if answered(main) else 0  # settings that are refused are no wrong arguments
+    return process(main)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ _EXAMPLES = """\
 examples:
   guild queue add rows.jsonl --schema chat_sft_v1 --priority high
   guild queue list
+  guild queue list --failed
   guild queue set-priority rows.jsonl low
   guild queue process-inbox
   guild queue status --json
@@ -56,7 +57,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     verb("status", "how many files wait, are trained, are done", "status --json", "0 shown, 1 it cannot be read")
     listing = verb("list", "the waiting files in the order in which they are taken", "list --priority high", "0 shown, 1 it cannot be read")
-    listing.add_argument("--priority", choices=PRIORITIES, help="one level alone")
+    which = listing.add_mutually_exclusive_group()
+    which.add_argument("--priority", choices=PRIORITIES, help="one level alone")
+    which.add_argument("--failed", action="store_true", help="instead: files that failed, were rejected or cancelled, and why")
     adding = verb(
         "add",
         "check a file and put it into the queue",
@@ -76,6 +79,9 @@ def build_parser() -> argparse.ArgumentParser:
     for taking in (adding, inbox):
         taking.add_argument("--priority", choices=PRIORITIES, default="normal", help="level (default: normal)")
         taking.add_argument("--schema", metavar="ID", help="schema of the rows (default: the one that the sidecar or the first row names)")
+        taking.add_argument(
+            "--allow-default", action="store_true", help="rows that name no schema are chat_sft_v1 (always: validation.allow_default)"
+        )
     moving = verb("set-priority", "move a waiting file to another level", "set-priority rows.jsonl high", "0 moved, 1 refused")
     again = verb("retry", "queue a failed, rejected or cancelled file again", "retry rows.jsonl --priority normal", "0 queued, 1 refused")
     again.add_argument("--priority", choices=PRIORITIES, default="low", help="level (default: low)")
@@ -139,6 +145,8 @@ def _status(places: Places, arguments: argparse.Namespace) -> int:
 
 
 def _list(places: Places, arguments: argparse.Namespace) -> int:
+    if arguments.failed:
+        return _list_failed(places, arguments)
     from guild.queue.status import list_queue
 
     rows = list_queue(places, arguments.priority)
@@ -152,29 +160,54 @@ def _list(places: Places, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _list_failed(places: Places, arguments: argparse.Namespace) -> int:
+    from guild.queue.failures import list_failed
+
+    rows = list_failed(places)
+    width = max((len(row.name) for row in rows), default=4)
+    lines = [f"{'NAME':<{width}}  STATE      ATTEMPTS  SINCE"]
+    for row in rows:
+        most = "" if row.most_attempts is None else f" of {row.most_attempts}"
+        where = "" if row.place is None or row.place == f"failed/{row.name}" else f"  queue/{row.place}"
+        lines.append(f"{row.name:<{width}}  {row.state:<9}  {f'{row.attempts}{most}':<8}  {row.at or '-'}{where}")
+        lines += [f"    {line}" for line in row.reason.splitlines()]
+    say(arguments, {"files": [row.as_dict() for row in rows]}, lines if rows else ["No file has failed."])
+    return 0
+
+
 def _add(places: Places, arguments: argparse.Namespace) -> int:
     from guild.queue.add import add_file
 
     with _database(places) as db:
         job = add_file(
-            db, places, arguments.file.absolute(), priority=arguments.priority, copy=arguments.copy, schema=arguments.schema
+            db, places, arguments.file.absolute(), priority=arguments.priority, copy=arguments.copy, schema=arguments.schema,
+            allow_default=_allows_default(places, arguments),
         )  # fmt: skip
     say(arguments, {"schema_version": 1, "job": job.as_dict()}, [f"Added {job.name} with priority {job.level} (job {job.id})."])
     return 0
+
+
+def _allows_default(places: Places, arguments: argparse.Namespace) -> bool:
+    """Whether rows that name no schema are taken as `chat_sft_v1`: asked for now, or for good in `config.json`."""
+    from guild.campaigns.config_file import installation_config
+
+    return bool(arguments.allow_default) or installation_config(places).validation.allow_default
 
 
 def _process_inbox(places: Places, arguments: argparse.Namespace) -> int:
     from guild.queue.inbox import process_inbox
 
     with _database(places) as db:
-        result = process_inbox(db, places, priority=arguments.priority, schema=arguments.schema)
+        result = process_inbox(
+            db, places, priority=arguments.priority, schema=arguments.schema, allow_default=_allows_default(places, arguments)
+        )
     count = len(result.queued)
     data = {"schema_version": 1, "count": count, **result.as_dict()}
     say(arguments, data, [f"Processed {count} {'file' if count == 1 else 'files'} from the inbox."])
     for name, errors in result.rejected.items():
         more = "" if len(errors) == 1 else f" (and {len(errors) - 1} more)"
         _notes([f"{name} failed validation and is in queue/failed/. {errors[0]}{more}"])
-    _notes(result.left)
+    _notes([*result.left, *result.soon])
     return 1 if result.rejected else 0
 
 

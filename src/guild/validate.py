@@ -14,11 +14,14 @@ examples:
   guild validate rows.jsonl --schema chat_sft_v1
   guild validate rows.jsonl --level deep --tokenizer Qwen/Qwen3-0.6B --max-length 2048
   guild validate rows.jsonl --level deep --skip leakage --json
+  guild validate rows.jsonl --level deep --block duplicates=0.01 --block degenerate=0
 
 exit codes:
   0  valid (warnings may be told)
   1  not valid, or the file or the tokenizer cannot be read
   2  wrong arguments
+
+The trainer does the same before every file; `validation` in config.json says how strictly (level, block, skip, allow_default).
 """
 HELP_PAGES: tuple[tuple[str, ...], ...] = ((),)
 
@@ -39,9 +42,26 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--tokenizer", metavar="MODEL", help="count tokens with this model's tokenizer; needs --max-length")
     parser.add_argument("--max-length", type=int, metavar="TOKENS", help="most tokens of a row")
     parser.add_argument("--skip", action="append", default=[], metavar="CHECK", help="a deep check to leave out; may be repeated")
+    parser.add_argument(
+        "--block",
+        action="append",
+        default=[],
+        type=_blocking,
+        metavar="CHECK=SHARE",
+        help="a finding of this deep check in more than this share of the rows (0 to 1) is an error, not a warning; may be repeated",
+    )
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: as many as pay)")
     parser.add_argument("--json", action="store_true", help="print the whole report")
     return parser
+
+
+def _blocking(text: str) -> tuple[str, float]:
+    """`CHECK=SHARE`; the policy says whether there is such a check and whether the share is one."""
+    name, _, share = text.partition("=")
+    try:
+        return name, float(share)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"found {text!r}; allowed: CHECK=SHARE, for example duplicates=0.01") from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     if (given.tokenizer is None) != (given.max_length is None):
         parser.error("--tokenizer and --max-length belong together")
+    if (given.block or given.skip) and given.level != "deep":
+        parser.error("--block and --skip are about deep checks; they need --level deep")
     from guild.validation.lengths import token_counter
     from guild.validation.policy import Policy
     from guild.validation.validate import validate_file
@@ -67,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         strict=given.strict,
         tokenizer=counter,
         max_length=given.max_length,
-        policy=Policy(skip=frozenset(given.skip)),
+        policy=Policy(block=dict(given.block), skip=frozenset(given.skip)),
         workers=given.workers,
     )
     if given.json:

@@ -15,6 +15,7 @@ from helpers.guild_curriculum import make_curriculum_house
 from helpers.guild_house import command, put
 from helpers.guild_skill_server import skill_server
 from modelwright.files import write_json
+from modelwright.identity import current_identity
 
 MODULE = "guild.data_manager"
 
@@ -88,6 +89,21 @@ def test_settings_from_another_file(places: Places, tmp_path: Path, capsys: pyte
     assert (places.level("high") / made["file"]).is_file()
 
 
+def test_settings_from_another_file_are_refused_while_a_daemon_generates_with_its_own(
+    places: Places, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other.json"
+    settings = {"enabled": True, "host": "127.0.0.1", "port": 8090, "count": 21, "priority": "low"}
+    write_json(other, {"auto_generate": settings})
+    words = ["--base-dir", str(places.base), "--config", str(other), "generate", "--force"]
+    write_json(places.daemon_pid, current_identity().as_dict())  # of a process that lives: this one
+    assert data_manager.main(words) == 1
+    assert f"--config: found {other} while a daemon lives" in capsys.readouterr().err and queued(places) == []
+    places.daemon_pid.unlink()
+    assert data_manager.main(words) == 0
+    assert [name.split("_")[3] for name in queued(places)] == ["21"]
+
+
 def test_stats_and_status_are_json(places: Places, capsys: pytest.CaptureFixture[str]) -> None:
     base = ("--base-dir", str(places.base))
     assert data_manager.main([*base, "stats"]) == 0
@@ -96,6 +112,8 @@ def test_stats_and_status_are_json(places: Places, capsys: pytest.CaptureFixture
     assert data_manager.main([*base, "status", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["skills"]["bin"]["api"] == "online" and document["skills"]["sy"]["api"] == "offline"
+    assert data_manager.main([*base, "status"]) == 0
+    assert "  bin      API online in this process\n" in capsys.readouterr().out
 
 
 def test_help_needs_nothing_heavy() -> None:

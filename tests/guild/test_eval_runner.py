@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from guild.errors import UnknownCheckpointError
 from guild.eval_runner import main
 from guild.places import Places
 from guild.records import jobs
@@ -19,6 +22,8 @@ from helpers.guild_evaluation import CAMPAIGN, add_checkpoint
 from helpers.guild_house import make_house
 from modelwright.clock import ManualClock
 from modelwright.errors import RunLockedError, UsageError
+from modelwright.files import read_json, write_json
+from modelwright.identity import current_identity
 from modelwright.lock import WriterLock
 
 SMALL_BIN = """\
@@ -78,7 +83,7 @@ def test_a_checkpoint_is_evaluated_now_and_shown(house: Places, capsys: pytest.C
         add_checkpoint(db, house, 10)
     assert _ask(house, "--status") == 0
     assert "0 wait, 0 run, 0 failed" in capsys.readouterr().out
-    with pytest.raises(UsageError, match=r"found 11; allowed: a step in the ledger of tiny/campaign-001 \(10\), or 0"):
+    with pytest.raises(UnknownCheckpointError, match=r"found '11'; allowed in the ledger of tiny/campaign-001: 10, 0"):
         _ask(house, "--checkpoint", "11", "--skill", "bin")
     assert _ask(house, "--checkpoint", "10", "--skill", "binary", "--level", "6") == 0
     out = capsys.readouterr().out
@@ -126,6 +131,21 @@ def test_a_failure_is_exit_1_with_its_sentence(house: Places, capsys: pytest.Cap
         assert job.error
 
 
+def test_what_has_to_wait_for_a_device_is_said_with_1(house: Places, capsys: pytest.CaptureFixture[str]) -> None:
+    content = read_json(house.hosts)
+    content["hosts"]["local"]["devices"] = {"trainer": "cuda:0", "inference": "cuda:0"}
+    write_json(house.hosts, content)
+    with open_guild(house) as db:
+        add_checkpoint(db, house, 10)
+        jobs.enqueue(db, jobs.NewJob("train_file", {"file": "a.jsonl"}))
+        assert jobs.claim(db, current_identity(), kinds=("train_file",)) is not None
+        for words in (("--checkpoint", "10", "--skill", "bin"), ("--once",)):
+            assert _ask(house, *words) == 1
+            told = capsys.readouterr()
+            assert "A file is being trained on cuda:0" in told.err and "stored" not in told.out
+        assert evaluations_of(db, CAMPAIGN) == []
+
+
 def test_a_daemon_works_off_what_waits_and_ends_when_nothing_did_for_a_while(house: Places) -> None:
     clock = ManualClock()
     with open_guild(house) as db:
@@ -135,6 +155,44 @@ def test_a_daemon_works_off_what_waits_and_ends_when_nothing_did_for_a_while(hou
         assert main(words, clock=clock) == 0
         assert {job.state for job in jobs.list_jobs(db, kinds=("eval",)).jobs} == {"completed"}
         assert 30 <= clock.monotonic() <= 40
+
+
+class Sleeping(ManualClock):
+    """Does something at each of the first sleeps."""
+
+    def __init__(self, *works: Callable[[], object]) -> None:
+        super().__init__()
+        self.works = list(works)
+
+    def sleep(self, seconds: float) -> None:
+        super().sleep(seconds)
+        if self.works:
+            self.works.pop(0)()
+
+
+def test_a_daemon_loads_a_checkpoint_once_for_rounds_near_each_other(house: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    from guild.evaluation.due import Wanted, enqueue
+    from modelwright import loading
+
+    loaded: list[str] = []
+
+    def counting(source: Any, **more: Any) -> Any:
+        loaded.append(str(source.path))
+        return real(source, **more)
+
+    real = loading.load_model
+    monkeypatch.setattr(loading, "load_model", counting)
+    with open_guild(house) as db:
+        add_checkpoint(db, house, 10)
+
+        def ask(level: int) -> None:
+            enqueue(db, house, CAMPAIGN, [Wanted(10, "c", "skill", "bin", "quick", 10, level, problems=2)])
+
+        ask(1)
+        clock = Sleeping(lambda: ask(2), *[lambda: None] * 150, lambda: ask(3))  # the third one comes when the model was given back
+        assert main(["--base-dir", str(house.base), "--daemon", "--interval", "5", "--idle-exit", "90"], clock=clock) == 0
+        assert [one.level for one in evaluations_of(db, CAMPAIGN)] == [1, 2, 3]
+    assert len(loaded) == 2
 
 
 def test_one_daemon_alone(house: Places) -> None:

@@ -6,9 +6,15 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterable
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from helpers.guild_training import write_rows
 from modelwright.files import read_yaml, write_json, write_yaml
@@ -40,6 +46,43 @@ def light(tmp_path: Path):  # type: ignore[no-untyped-def]
         return subprocess.run(argv, env=environment, capture_output=True, text=True, check=False, timeout=120)
 
     return run
+
+
+HEAVY = {
+    *BLOCKED, "bitsandbytes", "deepspeed", "flash-attn", "galore-torch", "jax", "liger-kernel", "onnxruntime", "onnxruntime-gpu",
+    "openvino", "openvino-genai", "tensorflow", "torchaudio", "torchvision", "triton", "vllm", "xformers",
+}  # fmt: skip
+"""Packages that train or serve models, or bring code for GPUs; so is every `nvidia-…`, `cuda-…` and `cupy…`."""
+PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
+
+
+def is_heavy(package: str) -> bool:
+    return package in HEAVY or package.startswith(("nvidia-", "cuda-", "cupy"))
+
+
+def needed_by(requirements: Iterable[str]) -> set[str]:
+    """The packages of requirement lines and all that they bring, as installed here, extras left out."""
+    found: set[str] = set()
+    waiting = [Requirement(line) for line in requirements]
+    while waiting:
+        one = waiting.pop()
+        name = canonicalize_name(one.name)
+        if name in found or (one.marker is not None and not one.marker.evaluate({"extra": ""})):
+            continue
+        found.add(name)
+        with suppress(PackageNotFoundError):  # not needed on this system
+            waiting += [Requirement(line) for line in requires(name) or ()]
+    return found
+
+
+def test_item_49_the_base_dependencies_bring_no_package_for_training_or_gpus() -> None:
+    project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
+    brought = needed_by(project["dependencies"])
+    assert {canonicalize_name(Requirement(line).name) for line in project["dependencies"]} <= brought
+    assert "pydantic-core" in brought  # what they bring in turn is looked at too
+    assert [name for name in sorted(brought) if is_heavy(name)] == []
+    assert is_heavy("torch") and "torch" in needed_by(project["optional-dependencies"]["training"])
+    assert not {"dependencies", "optional-dependencies"} & set(project.get("dynamic", []))  # nothing adds to them when it is built
 
 
 def test_item_49_the_queue_campaigns_and_data_work_without_training_packages(light, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -13,9 +13,21 @@ from pathlib import Path
 import pytest
 
 from guild import skill_server as command
+from guild.curriculum.progress import settings_of
+from guild.curriculum.sources import source_of
+from guild.places import Places
+from helpers.guild_curriculum import make_curriculum_house
 from helpers.guild_skill_server import skill_server, start
 from helpers.raw_http import get, post_raw
-from modelwright.errors import ConfigError
+from modelwright.errors import ConfigError, DamagedFileError
+from modelwright.files import read_json, write_json
+
+
+def free_port() -> int:
+    """A port that nobody listens on; it may be taken a moment later, which no test here has met."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def ended(*arguments: str, base: Path) -> tuple[int, str]:
@@ -50,12 +62,37 @@ def test_the_skill_file_of_the_base_directory_is_used_with_its_port(tmp_path: Pa
     folder = tmp_path / "configs" / "skills"
     folder.mkdir(parents=True)
     (folder / "bin.yaml").write_text("id: bin\napi: {port: 8123}\noptions: {forms: [trace]}\n")
-    skill, port = command.chosen_skill("binary", str(tmp_path), None, ["hint_share=0.0"])
+    skill, port = command.chosen_skill("binary", Places(tmp_path), None, ["hint_share=0.0"])
     assert port == 8123 and skill.settings.forms == ("trace",) and skill.settings.hint_share == 0  # type: ignore[attr-defined]
-    assert command.chosen_skill("bin", str(tmp_path / "other"), None, [])[1] == 8090
+    assert command.chosen_skill("bin", Places(tmp_path / "other"), None, [])[1] == 8090
     (tmp_path / "sy.yaml").write_text("id: sy\n")
     with pytest.raises(ConfigError, match="skill to serve"):
-        command.chosen_skill("bin", str(tmp_path), tmp_path / "sy.yaml", [])
+        command.chosen_skill("bin", Places(tmp_path), tmp_path / "sy.yaml", [])
+
+
+def test_item_25_it_listens_where_the_registry_sends_its_clients(tmp_path: Path) -> None:
+    places = make_curriculum_house(tmp_path / "house", api=free_port())
+    settings = settings_of(places, "bin")
+    assert settings.url == "http://127.0.0.1:8090"  # the skill file says otherwise, and gives way
+    with skill_server("binary", base=places.base, port=None) as server:
+        source = source_of(places, settings)
+        assert source.address == server.url and source.info().address == server.url
+        assert [one["id"] for one in source.generate(1, 2, 1).samples] == ["bin-L01-s1-000000", "bin-L01-s1-000001"]
+
+
+def test_the_registry_is_read_before_the_skill_file_and_a_damaged_one_is_an_error(tmp_path: Path) -> None:
+    places = make_curriculum_house(tmp_path / "house", api=8123)
+    assert command.registered_port(places, "bin") == 8123 and command.registered_port(places, "sort") is None
+    content = read_json(places.hosts)
+    content["hosts"]["other"] = content["hosts"].pop("local")
+    content["hosts"]["here"] = {"host": "localhost", "role": "inference"}
+    write_json(places.hosts, {**content, "local_host": "here", "default_trainer": "other", "default_inference": "here"})
+    assert command.registered_port(places, "bin") is None  # the service of another machine says nothing about ours
+    places.hosts.write_text("{")
+    with pytest.raises(DamagedFileError):
+        command.registered_port(places, "bin")
+    places.hosts.unlink()
+    assert command.registered_port(places, "bin") is None
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

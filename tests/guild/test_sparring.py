@@ -37,7 +37,7 @@ def test_item_34_as_a_process_twelve_rows_wait_in_high(places: Places) -> None:
     for line in ("Skill:      bin level 3", "6 right, 4 wrong, 0 without a result (60.0%)", "Rows:       12", "Queued:     high"):
         assert line in done.stdout
     checked = command(places, "guild.sparring_validator", "--check-all", "--strict")
-    assert checked.returncode == 0 and checked.stdout.count("PASSED") == 2
+    assert checked.returncode == 0 and checked.stdout.count("PASSED") == 1  # the copy in the queue is the same file
 
 
 def test_item_34_a_dead_endpoint_is_exit_1_and_0_rows(places: Places, capsys: pytest.CaptureFixture[str]) -> None:

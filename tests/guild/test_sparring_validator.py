@@ -46,6 +46,21 @@ def test_check_all_looks_at_every_file_and_fails_with_one(tmp_path: Path, capsys
     assert "FAILED  sparring_b.jsonl: 0 of 1" in capsys.readouterr().out
 
 
+def test_check_all_names_the_copy_of_a_kept_file_once_and_another_file_of_its_name_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = Places(tmp_path)
+    for folder in (places.sparring_data, places.level("high"), places.level("low")):
+        folder.mkdir(parents=True)
+        write_rows(folder / "sparring_a.jsonl", ROWS)
+    assert main(["--check-all", "--base-dir", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.count("sparring_a.jsonl") == 1
+    write_rows(places.level("low") / "sparring_a.jsonl", ["no"])
+    assert main(["--check-all", "--base-dir", str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert "PASSED  sparring_a.jsonl" in out and "FAILED  sparring_a.jsonl" in out
+
+
 def test_a_missing_file_is_exit_1_and_nothing_named_is_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "none.jsonl")]) == 1
     assert "none.jsonl" in capsys.readouterr().err

@@ -19,15 +19,21 @@ ON_CPU = {"trainer": "cpu", "inference": "cpu"}
 
 _TOY_DAEMON = """
 import sys, time
+from guild.control.daemon import TRAINER_LOCK
 from guild.campaigns.activation import status_file
 from guild.control.signals import done, take
 from guild.control.state import write_state
 from guild.places import Places
 from modelwright.files import write_json
+from modelwright.files import make_folder
 from modelwright.identity import current_identity
+from modelwright.lock import WriterLock
 
-places, obeys = Places.of(sys.argv[1]), sys.argv[2] == "obeys"
-write_json(places.daemon_pid, current_identity().as_dict())
+places, obeys, trainer = Places.of(sys.argv[1]), sys.argv[2] == "obeys", sys.argv[3] == "trainer"
+if trainer:
+    lock = WriterLock(make_folder(places.pids / TRAINER_LOCK))
+else:
+    write_json(places.daemon_pid, current_identity().as_dict())
 state, step = "training", 0
 write_state(places, "training", current_file="a.jsonl")
 while True:
@@ -67,11 +73,12 @@ def eventually(holds: Callable[[], bool], what: str, seconds: float = 30.0) -> N
 
 
 @contextmanager
-def toy_daemon(places: Places, *, obeys: bool = True) -> Iterator[subprocess.Popen[bytes]]:
+def toy_daemon(places: Places, *, obeys: bool = True, trainer: bool = False) -> Iterator[subprocess.Popen[bytes]]:
     """A real process that trains nothing but does what the daemon does around it: pid file, state, signals, status of the active
-    campaign."""
+    campaign. trainer: it holds the trainer's lock instead of the pid file, as one that outlived its daemon."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    child = subprocess.Popen([sys.executable, "-c", _TOY_DAEMON, str(places.base), "obeys" if obeys else "deaf"], env=environment)
+    words = [str(places.base), "obeys" if obeys else "deaf", "trainer" if trainer else "daemon"]
+    child = subprocess.Popen([sys.executable, "-c", _TOY_DAEMON, *words], env=environment)
     try:
         eventually(lambda: places.state.is_file() or child.poll() is not None, "the state of the toy daemon")
         assert child.poll() is None

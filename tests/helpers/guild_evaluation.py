@@ -36,7 +36,7 @@ def add_checkpoint(db: Database, places: Places, step: int) -> Path:
 @dataclass
 class Knowing:
     """Answers from a table of prompts and golden answers; `reply` changes what is said, None for no result. asked: everything it was
-    asked."""
+    asked. How sure it is it does not know."""
 
     golden: dict[str, str]
     reply: Callable[[str], str | None] = lambda answer: answer
@@ -45,7 +45,7 @@ class Knowing:
     asked: list[str] = field(default_factory=list)
     closed: int = 0
 
-    def answer(self, prompts: Sequence[str], *, max_new_tokens: int = 512) -> list[Reply]:
+    def answer(self, prompts: Sequence[str], *, max_new_tokens: int = 512, golden: Sequence[str] | None = None) -> list[Reply]:
         self.asked += prompts
         replies = [self.reply(self.golden[prompt]) for prompt in prompts]
         return [Reply(text, 0.01, "" if text is not None else "the line is dead") for text in replies]
@@ -69,9 +69,10 @@ class Chat:
     url: str = ""
 
 
-def said(text: str | None, finish: str = "stop") -> tuple[int, Any, dict[str, str]]:
+def said(text: str | None, finish: str = "stop", logprobs: Any = None) -> tuple[int, Any, dict[str, str]]:
     """A sound answer with that content."""
-    return 200, {"choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}]}, {}
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "logprobs": logprobs, "finish_reason": finish}
+    return 200, {"choices": [choice]}, {}
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from guild.queue.folders import FOLDERS, make_folders, scan
 from guild.queue.payload import folder_of
 from guild.queue.reconcile import reconcile
 from guild.records import job_rows
+from guild.records.data_sidecars import new_data_sidecar, write_data_sidecar
 from guild.records.jobs import Job
 from guild.records.states import LIVE
 from helpers.guild_rows import chat, write_rows
@@ -31,7 +32,7 @@ def put(path: Path, *, age_s: float = 60.0, rows: int = 2, sidecar: bool = False
     path.parent.mkdir(parents=True, exist_ok=True)
     write_rows(path, [chat(f"What is {number} of {path.name}?", "It is the first.", schema_id=SCHEMA) for number in range(rows)])
     if sidecar:
-        path.with_name(f"{path.name}.meta.json").write_text(f'{{"of": "{path.stem}"}}')
+        write_data_sidecar(path, new_data_sidecar("manual", "1.0.0", rows, source=path.stem))
     age(path, age_s)
     return path
 

@@ -12,7 +12,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from guild.places import Places
+from guild.records.checkpoint_record import CampaignId
 from modelwright.files import sha256_file
+
+DIO = CampaignId("dio-qwen3-0.6b", "campaign-001")
 
 
 def write_safetensors(path: Path, numbers: int = 16) -> None:
@@ -47,6 +51,60 @@ def write_campaign(base: Path, hero: str = "dio-qwen3-0.6b", campaign: str = "ca
         (folder / name).mkdir(parents=True)
     (folder / "campaign.json").write_text(json.dumps({"id": campaign, "hero_id": hero, "created_at": created}))
     return folder
+
+
+def original_record(path: Path, step: int, loss: float) -> dict[str, Any]:
+    return {
+        "step": step,
+        "timestamp": f"2025-11-2{step % 10}T14:30:00.123456",
+        "path": str(path),
+        "canonical_name": path.name,
+        "train_loss": loss,
+        "val_loss": None,
+        "skill_name": "syllo",
+        "skill_level": 2,
+        "size_bytes": 1234,
+        "has_optimizer": True,
+        "created_by": "training_daemon",
+        "ledger_version": "1.0.0",
+        "future_field": {"kept": True},
+    }
+
+
+def original_tree(base: Path, form: str = "object", owner: CampaignId = DIO) -> Places:
+    """An installation as the original leaves it: three checkpoints with a sidecar, one known to the ledger document only, one to nobody.
+
+    form: of the ledger documents, `object` or `list`.
+    """
+    places = Places(base)
+    campaign = write_campaign(base, owner.hero_id, owner.campaign_id)
+    write_campaign(base, owner.hero_id, "campaign-002", "2025-12-24T00:00:00Z")
+    names = ("99999-20251121-1430", "100000-20251122-1430", "183000", "184000", "184001")
+    paths = [write_checkpoint(places.current_model, f"checkpoint-{name}") for name in names]
+    records = [original_record(path, int(path.name.split("-")[1]), 2.0 - number / 10) for number, path in enumerate(paths[:4])]
+    for path, record in list(zip(paths, records, strict=False))[:3]:
+        (path / ".ledger.json").write_text(json.dumps(record, indent=1))
+    (paths[0] / ".ledger.json").write_text((paths[0] / ".ledger.json").read_text().replace('"val_loss": null', '"val_loss": NaN'))
+    places.status.mkdir(exist_ok=True)
+    entries: Any = records if form == "list" else {str(record["step"]): record for record in records}
+    whole = entries if form == "list" else {"version": "1.0.0", "checkpoint_count": 4, "checkpoints": entries, "operator": "me"}
+    (places.status / "checkpoint_ledger.json").write_text(json.dumps(whole))
+    (campaign / "status" / "checkpoint_ledger.json").write_text("[]")
+    evaluation = {"checkpoint_step": 184000, "skill": "syllo", "level": 2, "accuracy": 0.6, "correct": 3, "total": 5}
+    evaluation |= {"timestamp": "2025-11-27T10:00:00", "validation_type": "static", "eval_type": "quick", "problems": [{"prompt": "p"}]}
+    (places.status / "evaluation_ledger.json").write_text(json.dumps({"version": "1.0", "count": 1, "evaluations": [evaluation]}))
+    (paths[3] / ".evals.json").write_text(json.dumps({"evaluations": [{**evaluation, "skill": "binary", "correct": 1, "accuracy": 0.2}]}))
+    (places.status / "passives_ledger.json").write_text(json.dumps({"184000:arithmetic:LITE:1.0.0": {"correct": 4, "total": 5}}))
+    totals = {"total": 12, "passed": 9, "failed": 3, "by_validator": {"spec_validator@1.0.0": 12}, "top_errors": ["bad role"]}
+    (places.status / "data_lineage.json").write_text(json.dumps({"total_validations": 12, "generators": {"syllo_api@1.0.0": totals}}))
+    places.data_manager.mkdir(exist_ok=True)
+    places.curriculum_state.write_text(json.dumps({"skills": {"syllo": {"current_level": 1}}}))
+    places.baselines.mkdir(exist_ok=True)
+    addition = {"skill": "addition", "total": 5, "correct": 4, "errors": [], "accuracy": 0.8, "avg_time": 0.1}
+    baseline = {"tag": "base_qwen", "samples_per_skill": 5, "skills": {"addition": addition}}
+    (places.baselines / "baseline_base_qwen.json").write_text(json.dumps(baseline))
+    (base / "config.json").write_text('{"model_name": "qwen3"}')
+    return places
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -28,6 +28,11 @@ def many(count: int) -> list[dict[str, Any]]:
     ]
 
 
+def broken_check(*given: Any, **named: Any) -> Any:
+    """In the place of a part of a validator: it raises."""
+    raise RuntimeError("no such thing")
+
+
 def write_rows(path: Path, rows: Iterable[Any]) -> Path:
     """A file of JSON lines. A row given as bytes or text stands as it is."""
     lines = [row if isinstance(row, bytes) else row.encode() if isinstance(row, str) else orjson.dumps(row) for row in rows]

@@ -49,9 +49,9 @@ def start(*arguments: str, base: Path) -> subprocess.Popen[str]:
 
 
 @contextmanager
-def skill_server(*arguments: str, base: Path, port: int = 0) -> Iterator[SkillServer]:
-    """A server that answers, killed at the end if it is still there. arguments: the skill and further flags."""
-    process = start(*arguments, "--port", str(port), base=base)
+def skill_server(*arguments: str, base: Path, port: int | None = 0) -> Iterator[SkillServer]:
+    """A server that answers, killed at the end if it is still there. arguments: the skill and further flags. port: None for its own."""
+    process = start(*arguments, *(() if port is None else ("--port", str(port))), base=base)
     try:
         assert process.stdout is not None
         begun = time.monotonic()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from guild.training.interface import (
     Answer,
     Begun,
+    Busy,
     Data,
     Environment,
     Halt,
@@ -29,11 +31,11 @@ NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight
 
 
 def write_rows(path: Path, count: int = 48, *, first: int = 0) -> Path:
-    """Chat rows: the number after a number."""
+    """Chat rows that name their schema: the number after a number."""
     rows = []
     for i in range(first, first + count):
         asked, wanted = NUMBERS[i % 10], NUMBERS[(i + 1) % 10]
-        rows.append({"messages": [
+        rows.append({"schema_id": "chat_sft_v1", "messages": [
             {"role": "user", "content": f"Round {i // 10}: which number follows {asked}?"},
             {"role": "assistant", "content": f"After {asked} comes {wanted}, and that is the whole answer to it."},
         ]})  # fmt: skip
@@ -79,6 +81,12 @@ class Listener:
     full: list[str] = field(default_factory=list)
     previews: list[Preview] = field(default_factory=list)
     measurements: list[Measured] = field(default_factory=list)
+    busy: list[Busy] = field(default_factory=list)
+
+    @contextmanager
+    def during(self, work: Busy) -> Iterator[None]:
+        self.busy.append(work)
+        yield
 
     def begun(self, begun: Begun) -> None:
         self.begins.append(begun)

@@ -2,8 +2,9 @@
 
     ECE = Σ_b (n_b / N) · |accuracy_b − confidence_b|
 
-over bins of equal width on the answers' confidences. (Naeini, Cooper, Hauskrecht 2015, expected calibration error.) A problem counts when
-its evaluation recorded the confidence of the answer; where none did, there is no data.
+over bins of equal width on the answers' confidences. (Naeini, Cooper, Hauskrecht 2015, expected calibration error.) The confidence of an
+answer is the geometric mean of its tokens' probabilities (`guild.evaluation.answerers`). A problem counts when its evaluation recorded
+one; where none did, there is no data.
 """
 
 from __future__ import annotations

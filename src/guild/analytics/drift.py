@@ -4,7 +4,8 @@
 
 Layer -1 is the embeddings; what lies behind the last layer (final norm, output head) is `other`. The pattern compares the mean drift of
 the first quarter of the layers, next to the embeddings (bottom), with that of the last quarter (top): heavy where one is more than twice
-the other.
+the other. A layer whose drift is above `FAR` is a warning: one that vanished has 1, one that is nine times what it was has 8, and
+fine-tuning moves a trained model's layers by a few hundredths.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ NAME = "layer_drift.json"
 HISTORY = 100
 HEAVY = 2.0
 """How many times the other quarter makes a pattern."""
+FAR = 0.9
+"""Drift of a layer above which the document warns."""
 Pattern = Literal["top_heavy", "bottom_heavy", "even", "unknown"]
 
 
@@ -115,15 +118,18 @@ def drift_document(
 ) -> dict[str, Any]:
     """`layer_drift.json`: this measurement, and the history, oldest first, one entry for each step, at most 100.
 
-    status: `warning` when a layer's drift is no number, `no data` when the two have no tensor in common.
+    status: `warning` when the drift of a layer, or of what lies behind the last one, is above `FAR` or no number; `no data` when the two
+    have no tensor in common. far: these layers, -1 the embeddings, and `other`.
     """
-    unknown = any(group.drift is None for group in (drift.total, *drift.layers.values()))
-    status: Status = "no data" if not drift.total.tensors else "warning" if unknown else "ok"
+    groups: dict[int | str, Group] = {**{number: drift.layers[number] for number in sorted(drift.layers)}, "other": drift.other}
+    far = [name for name, group in groups.items() if group.drift is None or group.drift > FAR]
+    status: Status = "no data" if not drift.total.tensors else "warning" if far else "ok"
     layers = [{"layer": number, **drift.layers[number].as_dict()} for number in sorted(drift.layers)]
     made = document(
         status, clock, step=step, base_model=base, checkpoint=checkpoint, pattern=drift.pattern, overall=drift.total.drift,
         overall_delta_norm=math.sqrt(drift.total.delta), overall_reference_norm=math.sqrt(drift.total.reference),
         layers=layers, other=drift.other.as_dict() if drift.other.tensors else None, heavy_ratio=HEAVY,
+        far=far, far_drift=FAR,
         missing=drift.missing, added=drift.added, skipped=drift.skipped,
     )  # fmt: skip
     entry = {"step": step, "timestamp": made["generated_at"], "overall": made["overall"], "pattern": drift.pattern}

@@ -1,4 +1,8 @@
-"""Hard examples: the problems that checkpoints keep answering wrong. (specs/guild.md 2.7 row adversarial_mining, 2.9)"""
+"""Hard examples: the problems that checkpoints keep answering wrong. (specs/guild.md 2.7 row adversarial_mining, 2.9)
+
+avg_loss: the mean over problems of the loss of their golden answers, nats per token (`guild.evaluation.answerers`): how far the model is
+from knowing them.
+"""
 
 from __future__ import annotations
 

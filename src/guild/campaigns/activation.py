@@ -14,7 +14,7 @@ from pathlib import Path
 from guild.campaigns.campaign import STATUS_FILES, CampaignFolder, campaigns_lock, update_campaign
 from guild.campaigns.pointer import active_campaign, active_key, write_pointers
 from guild.campaigns.store import find_campaign, list_campaigns
-from guild.control.daemon import daemon_liveness
+from guild.control.daemon import house_liveness
 from guild.control.signals import give, signal_path
 from guild.control.state import Status, read_state
 from guild.errors import RefusedError
@@ -86,11 +86,12 @@ def readable_status_file(places: Places, name: str) -> Path | None:
 
 
 def training_state(places: Places) -> Status:
-    """What the guild does, as far as a live daemon stands behind it; `idle` when none does. (specs/guild.md 4.1, G6)
+    """What the guild does, as far as a live daemon stands behind it, or a trainer that outlived it; `idle` when neither does.
+    (specs/guild.md 4.1, G5, G6)
 
     Raises DamagedFileError for a state document that says nothing.
     """
-    return "idle" if daemon_liveness(places) == "dead" else read_state(places).status
+    return "idle" if house_liveness(places) == "dead" else read_state(places).status
 
 
 def refuse_while_training(places: Places, doing: str) -> None:

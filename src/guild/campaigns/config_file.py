@@ -17,22 +17,29 @@ from guild.campaigns.checkpoints import any_checkpoint
 from guild.campaigns.config_lock import log_change
 from guild.campaigns.heroes import Accumulation, BatchSize, Count, LearningRate, LoraRank, MaxLength, Positive, ProfileName, Share
 from guild.campaigns.layers import deep_merge
+from guild.campaigns.pointer import active_key
 from guild.errors import RefusedError
 from guild.places import Places
+from guild.validation.policy import Policy
 from modelwright.clock import SYSTEM_CLOCK, Clock
 from modelwright.config import Layer, resolve
-from modelwright.errors import ConfigError, DamagedFileError, Fault
+from modelwright.errors import ConfigError, DamagedFileError, Fault, UsageError
 from modelwright.files import make_folder, read_json, write_json
 
 TINY = "modelwright/tiny-"
 LOCKED_FIELDS = ("model_name", "base_model", "max_length")
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(ge=0)]
+AboveZero = Annotated[float, Field(gt=0)]
 _STRICT = ConfigDict(frozen=True, extra="forbid")
 
 
 class AutoGenerate(BaseModel):
-    """When the queue runs low. `host`, `port`, `count` and `priority` must be there once it is enabled. (specs/guild.md 2.4)"""
+    """When the queue runs low. `count` and `priority` must be there once it is enabled. (specs/guild.md 2.4)
+
+    host, port: the original's; they are read and decide nothing, since every skill has an address of its own (its service in
+    `config/hosts.json`, else `api.url` of its file).
+    """
 
     model_config = _STRICT
 
@@ -47,7 +54,7 @@ class AutoGenerate(BaseModel):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        missing = [name for name in ("host", "port", "count", "priority") if getattr(self, name) in (None, "")]
+        missing = [name for name in ("count", "priority") if getattr(self, name) in (None, "")]
         if self.enabled and missing:
             raise ValueError(f"auto_generate with {', '.join(missing)} as well, since it is enabled")
         return self
@@ -97,8 +104,55 @@ class RetentionSection(BaseModel):
     model_config = _STRICT
 
     enabled: bool = True
-    cap_gb: Annotated[float, Field(gt=0)] = 150.0
+    cap_gb: AboveZero = 150.0
     min_age_hours: Annotated[float, Field(ge=1)] = 36.0
+
+
+class WatchdogSection(BaseModel):
+    """When a trainer that lives and makes no step is ended and begun anew (`guild.loop.watchdog`). (specs/guild.md G11)
+
+    check_every_s: seconds between two looks. step_limit_s: longest time without a step. evaluating_limit_s: longest measurement on
+    held-out rows, and longest time in which it begins none of the files that wait. restarts: most within `window_s` seconds, and most
+    of one file without a saved step between.
+    """
+
+    model_config = _STRICT
+
+    enabled: bool = True
+    check_every_s: AboveZero = 30.0
+    step_limit_s: AboveZero = 600.0
+    evaluating_limit_s: AboveZero = 1800.0
+    restarts: Positive = 3
+    window_s: AboveZero = 300.0
+
+
+class ValidationSection(BaseModel):
+    """What a file must pass before it is trained, beside the schema of its rows. (specs/guild.md 5.1, 5.2)
+
+    allow_default: rows that name no schema are `chat_sft_v1`. level: `deep` also looks at what the rows say, which warns. block, skip: of
+    the deep checks, the share of rows from which a finding keeps the file from training, and those that are not made.
+    """
+
+    model_config = _STRICT
+
+    allow_default: bool = False
+    level: Literal["standard", "deep"] = "standard"
+    block: dict[str, float] = Field(default_factory=dict)
+    skip: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        try:
+            self.policy()
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        if self.level != "deep" and (self.block or self.skip):
+            raise ValueError("level deep with block or skip, which are about deep checks")
+        return self
+
+    def policy(self) -> Policy:
+        """The policy for `validate_file`. Raises UsageError."""
+        return Policy(block=self.block, skip=frozenset(self.skip))
 
 
 class ProfileSection(BaseModel):
@@ -130,7 +184,7 @@ class ConfigFile(BaseModel):
     eval_steps: Count = 50
     num_eval_samples: Count = 20
     save_steps: Count = 1000
-    poll_interval: Annotated[float, Field(gt=0)] = 60.0
+    poll_interval: AboveZero = 60.0
     snapshot_time: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] = "02:00"
     max_length: MaxLength = 2048
     eval_max_tokens: Positive = 512
@@ -143,6 +197,8 @@ class ConfigFile(BaseModel):
     remote_eval: RemoteEval = RemoteEval()
     curriculum: CurriculumSection = CurriculumSection()
     retention: RetentionSection = RetentionSection()
+    watchdog: WatchdogSection = WatchdogSection()
+    validation: ValidationSection = ValidationSection()
     profile: ProfileSection | None = None
     hyperparams: dict[str, Any] = Field(default_factory=dict)
     optimizer: dict[str, Any] = Field(default_factory=dict)
@@ -171,12 +227,13 @@ def edit_config_file(
 ) -> list[str]:
     """Set top-level fields of `config.json`; a mapping is merged into the one that is there. Returns the names of fields that changed.
 
+    A file that is not there yet is begun with the active campaign's hero as its `model_name`, unless the changes name one.
     Raises RefusedError while training runs, and for a locked field once there are checkpoints unless `unlock` comes with a `reason`,
     which is logged; ConfigError when the result has faults. Nothing is written then.
     """
     refuse_while_training(places, "changing config.json")
     with campaigns_lock(places, "config set"):
-        content = _content(places)
+        content = _content(places) or _begun(places, changes)
         wanted = deep_merge(content, changes)
         changed = [key for key in changes if key not in content or content[key] != wanted[key]]
         _check(places, wanted)
@@ -194,6 +251,17 @@ def edit_config_file(
             make_folder(places.config_file.parent)
             write_json(places.config_file, {"schema_version": 1, **wanted})
         return changed
+
+
+def _begun(places: Places, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What a new file begins with. Raises ConfigError when nothing says which model it is about."""
+    if "model_name" in changes:
+        return {}
+    active = active_key(places)
+    if active is None:
+        todo = f"{places.config_file} is not there yet: give model_name=ID, the id of a hero, as well, or open a campaign first"
+        raise ConfigError([Fault("model_name", "none", "the name of the model", todo)])
+    return {"model_name": active.hero_id}
 
 
 def _check(places: Places, content: Mapping[str, Any]) -> None:

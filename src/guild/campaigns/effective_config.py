@@ -6,6 +6,7 @@ A fault never falls back to defaults: all faults are raised together.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from guild.campaigns.checkpoints import locate
 from guild.campaigns.config_file import read_config_file
 from guild.campaigns.config_lock import check_lock, ensure_lock
 from guild.campaigns.config_schema import IDENTITY, PLACES_OF_THIS_MACHINE, EffectiveConfig
-from guild.campaigns.heroes import OPTIMIZERS, PROFILES, get_hero
+from guild.campaigns.heroes import OPTIMIZERS, PROFILES, Hero, get_hero
 from guild.campaigns.layers import config_file_layer, flat, hero_layer, local_model
 from guild.campaigns.pointer import require_active
+from guild.campaigns.start_model import house_model
 from guild.errors import UnknownOptimizerError, UnknownProfileError
 from guild.hosts.registry import HostRegistry, load_registry
 from guild.places import Places
+from guild.records.checkpoint_marks import latest_resumable
 from modelwright.config import Layer, Resolved, override_layer, resolve
 from modelwright.errors import ConfigError, DamagedFileError, Fault, LoadError
 from modelwright.files import read_json, write_json
@@ -54,7 +57,7 @@ def build_effective(
     ]
     layers[3] = Layer(MACHINE, _settable(_machine(places, registry, layers), MACHINE, faults))
     layers = [Layer(layer.name, _with_model_path(places, layer.values)) for layer in layers]
-    layers.append(Layer(CAMPAIGN, _identity(places, folder, faults)))
+    layers.append(Layer(CAMPAIGN, _identity(places, folder, hero, faults)))
     try:
         effective = resolve(EffectiveConfig, layers)
     except ConfigError as error:
@@ -105,6 +108,13 @@ def untrainable_faults(value: EffectiveConfig) -> list[Fault]:
     if missing := missing_packages(value.optimizer):
         todo = f"pip install {' '.join(missing)}, or choose the optimizer adamw"
         faults.append(Fault("optimizer", f"{value.optimizer}, which needs {' and '.join(missing)}", "an optimizer that is installed", todo))
+    if value.liger_kernel.enabled:
+        without = "or set liger_kernel.enabled=false, which takes more memory"
+        if importlib.util.find_spec("liger_kernel") is None:
+            found, todo = "true, which needs liger-kernel", f"pip install liger-kernel, {without}"
+            faults.append(Fault("liger_kernel.enabled", found, "fused kernels that are installed", todo))
+        elif value.device == "cpu":
+            faults.append(Fault("liger_kernel.enabled", "true on a processor", "true on a GPU", f"Train on a GPU, {without}"))
     return faults
 
 
@@ -158,10 +168,15 @@ def _with_model_path(places: Places, values: Mapping[str, Any]) -> dict[str, Any
     return {**values, **({"model_path": local_model(places, named)} if isinstance(named, str) else {})}
 
 
-def _identity(places: Places, folder: CampaignFolder, faults: list[Fault]) -> dict[str, Any]:
+def _identity(places: Places, folder: CampaignFolder, hero: Hero, faults: list[Fault]) -> dict[str, Any]:
+    """What the campaign's document decides. Where to start without a checkpoint of its own: what it was opened from, else what the house
+    holds for it (`start_model`)."""
     campaign = folder.campaign
     start: str | None = None
-    if campaign.starting_checkpoint:
+    if not campaign.starting_checkpoint:
+        held = house_model(places, folder, hero).path if latest_resumable(folder.checkpoints).path is None else None
+        start = None if held is None else str(held)
+    else:
         found = locate(places, campaign.starting_checkpoint)
         if found is None:
             todo = "put it back; without it the campaign would begin from the base model"

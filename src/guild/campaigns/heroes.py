@@ -173,17 +173,26 @@ class HeroFiles:
 
 
 def read_heroes(places: Places) -> HeroFiles:
-    """Every profile in `configs/heroes`, by id in the order of names, the broken ones beside. A missing folder holds none."""
+    """Every profile in `configs/heroes`, by id, the broken ones beside. A missing folder holds none.
+
+    Of two files with one id the one that bears its name is right, else the first; the other one is at fault.
+    """
     found = HeroFiles()
+    of: dict[str, Path] = {}
     for path in sorted(places.heroes.glob("*.yaml")):
         try:
             hero = read_hero(path)
-            if hero.id in found.heroes:
-                raise ConfigError([Fault("id", repr(hero.id), "an id that no other file of the folder uses", f"rename it in {path.name}")])
         except ModelwrightError as error:
             found.faults[path] = error
-        else:
-            found.heroes[hero.id] = hero
+            continue
+        former = of.setdefault(hero.id, path)
+        right = path if path.stem == hero.id else former
+        if former != path:
+            wrong = former if right == path else path
+            allowed = f"an id that no other file of the folder uses, and {right.name} has this one"
+            found.faults[wrong] = ConfigError([Fault("id", f"{hero.id!r} in {wrong.name}", allowed, f"Change it in {wrong.name}")])
+        if right == path:
+            of[hero.id], found.heroes[hero.id] = path, hero
     return found
 
 

@@ -32,10 +32,14 @@ from guild.campaigns.heroes import RESERVED_IDS, get_hero, read_heroes
 from guild.campaigns.pointer import active_key
 from guild.errors import RefusedError, UnknownCampaignError, UnknownHeroError
 from guild.places import Places
+from guild.records import jobs
+from guild.records.database import open_guild
+from guild.records.states import HELD
 from guild.skills.names import ALIASES, resolve
 from modelwright.clock import SYSTEM_CLOCK, Clock, stamp
 from modelwright.errors import ConfigError, DamagedFileError, Fault, ModelwrightError, UsageError, storage_error
 from modelwright.files import fsync_directory, make_folder, read_json, write_json
+from modelwright.identity import liveness
 
 COUNTER = ".campaign_ids.json"
 _STAGING = ".new-campaign"
@@ -126,7 +130,8 @@ def create_campaign(
 def archive_campaign(places: Places, hero_id: str, id: str, *, clock: Clock = SYSTEM_CLOCK) -> CampaignFolder:
     """Move a campaign to the archive. Archiving again after a kill in between completes it.
 
-    Raises UnknownCampaignError, RefusedError for the active campaign, for one that is archived already.
+    Raises UnknownCampaignError, RefusedError for the active campaign, for one that is archived already, for one in which a living trainer
+    holds a file, although another campaign is active by now.
     """
     with campaigns_lock(places, "campaign archive"):
         found = find_campaign(places, hero_id, id)
@@ -135,11 +140,24 @@ def archive_campaign(places: Places, hero_id: str, id: str, *, clock: Clock = SY
         active = active_key(places)
         if active is not None and active.key == found.key:
             raise RefusedError(f"Campaign {hero_id}/{id} is active and cannot be archived. Switch to another one first.")
+        held = _held_in(places, found)
+        if held:
+            raise RefusedError(f"Campaign {hero_id}/{id}: {held} is being trained in it. Stop that first: guild control stop.")
         at = found.campaign.archived_at or stamp(clock.now())
         update_campaign(found.path, {"status": "archived", "archived_at": at})
         target = make_folder(places.archive / hero_id) / f"{id}-archived"
         _rename(found.path, target)
         return _read(target, archived=True)
+
+
+def _held_in(places: Places, folder: CampaignFolder) -> str:
+    """The name of a file that a process that may live trains in a campaign, or ""."""
+    if not places.database.exists():
+        return ""
+    with open_guild(places, readonly=True) as db:
+        held = jobs.list_jobs(db, kinds=("train_file",), states=HELD).jobs
+    mine = (job for job in held if job.campaign == "/".join(folder.key) and job.owner is not None and liveness(job.owner) != "dead")
+    return next((job.name or f"job {job.id}" for job in mine), "")
 
 
 def known_skills(places: Places) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Whether the daemon lives, by `.daemon.pid`. (specs/guild.md 2.1.1, 8.4, acceptance 9)
+"""Whether the daemon lives, by `.daemon.pid`, and its trainer, which may outlive it. (specs/guild.md 2.1.1, 8.4, acceptance 9)
 
 The file holds the identity of a process (pid, start time, boot); one of the original system holds a pid alone, which names nobody once
 the process that wrote it is gone.
@@ -9,8 +9,11 @@ from __future__ import annotations
 from guild.places import Places
 from modelwright.errors import StorageError
 from modelwright.identity import Liveness, ProcessIdentity, liveness
+from modelwright.lock import writer_liveness
 
 CLOCK_TOLERANCE_S = 2.0
+TRAINER_LOCK = "trainer"
+"""The folder below `.pids/` whose lock a trainer holds while it lives."""
 
 
 def daemon_liveness(places: Places) -> Liveness:
@@ -26,6 +29,17 @@ def daemon_liveness(places: Places) -> Liveness:
         return liveness(identity)
     text = data.strip()
     return _plain_pid(int(text), places) if text.isdigit() and len(text) <= 10 else "dead"
+
+
+def trainer_liveness(places: Places) -> Liveness:
+    """Of the trainer that holds the house's lock; dead where none does, unreachable where that cannot be seen from here."""
+    return writer_liveness(places.pids / TRAINER_LOCK)
+
+
+def house_liveness(places: Places) -> Liveness:
+    """Of whoever stands behind the state and hears signals: the daemon, or a trainer that outlived it."""
+    daemon = daemon_liveness(places)
+    return trainer_liveness(places) if daemon == "dead" else daemon
 
 
 def _identity(data: bytes) -> ProcessIdentity | None:

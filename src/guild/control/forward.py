@@ -43,7 +43,8 @@ def judge(signals: list[Signal], *, paused: bool, live: bool) -> tuple[list[Sign
     """What of `signals`, in the order they were given, has an effect: (those to act on, those discarded with a sentence, paused after).
 
     paused: whether it is paused, or was asked to pause, before them. live: whether a training runs. A resume without a pause before it
-    is discarded, so that it cannot cancel a pause that comes later; a pause with its resume behind it in one look cancels out.
+    is discarded, so that it cannot cancel a pause that comes later; a pause with its resume behind it in one look cancels out; a skip ends
+    the pause of the file that it leaves.
     """
     found = _Judged(paused)
     for signal in signals:
@@ -73,6 +74,7 @@ def _judge_one(signal: Signal, found: _Judged, live: bool) -> None:
         found.discarded.append((signal, "skip: no file is being trained."))
     else:
         found.wanted.append(signal)
+        found.paused = found.paused and signal.kind != "skip"
 
 
 def forward_signals(places: Places, run: Path | None, *, paused: bool, clock: Clock = SYSTEM_CLOCK) -> Forwarded:

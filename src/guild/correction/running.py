@@ -80,8 +80,8 @@ def run_sparring(
     id of that job. url: the inference host's, instead of the registry's. enqueue: False saves the rows alone. progress: called after every
     round of questions, for a heartbeat.
 
-    Raises ConfigError (payload), UnknownSkillError, ApiError (a host that does not answer), NoResultError (more than a fifth of the
-    questions without a result), RejectedRowsError, StorageError. Nothing is queued then.
+    Raises ConfigError (payload), UnknownSkillError, UsageError (a level that the skill does not have), ApiError (a host that does not
+    answer), NoResultError (more than a fifth of the questions without a result), RejectedRowsError, StorageError. Nothing is queued then.
     """
     checked = kind_of(KIND).check(payload)
     if db is not None:
@@ -100,6 +100,7 @@ def _run(
     skill = load_skill(payload["skill"], folder=places.skills)
     level = payload["level"] or training_level(places, skill.id, active_campaign_id(places))
     count = payload["count"]
+    skill.level_info(level)  # what is asked for wrongly is said before anybody is asked
     try:
         partner = find_partner(db, places, url=url, model=payload["model"], checkpoint=payload["checkpoint"], clock=clock)
         mark = SessionMark(skill.id, level, partner.checkpoint, stamp(clock.now()))

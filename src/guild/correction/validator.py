@@ -6,6 +6,7 @@ at least 95 % of its rows are valid, with `strict` when all are.
 
 from __future__ import annotations
 
+import filecmp
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -94,9 +95,24 @@ def row_faults(row: Any) -> list[str]:
 
 
 def all_files(places: Places) -> list[Path]:
-    """Every sparring file that is kept or waits: of `guild/sparring_data/`, the inbox and the queue."""
+    """Every sparring file that is kept or waits: of `guild/sparring_data/`, the inbox and the queue. A copy of a kept one, which is how
+    it gets into the queue, is left out. Raises StorageError."""
     folders = (places.sparring_data, places.inbox, *(places.level(level) for level in PRIORITIES), places.processing)
-    return [path for folder in folders for path in sorted(folder.glob(PATTERN)) if path.is_file()]
+    found: dict[str, list[Path]] = {}
+    for folder in folders:
+        for path in sorted(folder.glob(PATTERN)):
+            same = found.setdefault(path.name, [])
+            if path.is_file() and not any(_equal(path, other) for other in same):
+                same.append(path)
+    return [path for same in found.values() for path in same]
+
+
+def _equal(one: Path, other: Path) -> bool:
+    """Whether two files hold the same bytes."""
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError as error:
+        raise storage_error(error, one, "read") from error
 
 
 def _count(report: FileReport, number: int, line: bytes) -> None:

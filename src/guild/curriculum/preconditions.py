@@ -22,9 +22,7 @@ def unmet(settings: AutoGenerate, counts: Counts, last: datetime | None, now: da
     """
     found = []
     if not settings.enabled:
-        found.append(
-            "auto_generate.enabled: found false; allowed: true. Set it with host, port, count and priority: guild config set --global."
-        )
+        found.append("auto_generate.enabled: found false; allowed: true. Set it with count and priority: guild config set --global.")
     if counts.processing:
         held = "1 file is" if counts.processing == 1 else f"{counts.processing} files are"
         found.append(f"{held} being trained; data is generated while none is. Wait until it is done.")

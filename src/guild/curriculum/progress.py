@@ -13,7 +13,7 @@ from typing import Any
 from guild.curriculum import rule as rules
 from guild.curriculum.rule import Considered, Measured, Rule, Standing
 from guild.curriculum.settings import SkillSettings, known_skills, skill_settings
-from guild.curriculum.state import HISTORY, CurriculumDocument, changing, read_state
+from guild.curriculum.state import HISTORY, CurriculumDocument, changing, read_state, share
 from guild.errors import RefusedError
 from guild.places import Places
 from guild.records import events
@@ -66,14 +66,12 @@ def training_level(places: Places, skill: str, campaign: CampaignId = NO_CAMPAIG
     return rule.training_level(read_state(places, campaign).standing(canonical(skill)).mastered)
 
 
-def register_evaluation(
-    db: Database, places: Places, evaluation: Evaluation, *, available: int | None = None, clock: Clock = SYSTEM_CLOCK
-) -> Registered:
+def register_evaluation(db: Database, places: Places, evaluation: Evaluation, *, clock: Clock = SYSTEM_CLOCK) -> Registered:
     """Count an evaluation that was just stored, and advance the skill when that is due. The same one twice counts once.
 
-    available: how many held-out problems the level has, when these are fewer than 20; such a level needs all of them.
+    One of a level that has fewer than 20 held-out problems (`available`) needs all of them.
     """
-    rule = _rule_for(places, evaluation.skill, available)
+    rule = _needing(rule_of(places, evaluation.skill), evaluation)
     with changing(places, evaluation.campaign, clock=clock) as document:
         result = _count(document, evaluation, rule, clock)
     if result.advanced:
@@ -84,19 +82,22 @@ def register_evaluation(
 def catch_up(db: Database, places: Places, campaign: CampaignId, *, clock: Clock = SYSTEM_CLOCK) -> list[Registered]:
     """Count stored evaluations that a kill kept from being registered, and announce levels that were not; returns those that count now.
 
-    An evaluation from before its level began does not count: it was not made at the training level. Writes nothing when all is well.
+    An evaluation from before its level began does not count: it was not made at the training level. The export of the active campaign's
+    state is brought up to date. Writes nothing when all is well.
     """
     done: list[Registered] = []
     for skill in (row["skill"] for row in db.rows("SELECT DISTINCT skill FROM evaluations ORDER BY skill")):
         waiting = _uncounted(db, read_state(places, campaign), campaign, skill)
         if not waiting or skill not in known_skills(places):
             continue
-        rule = _rule_for(places, skill, None)
+        rule = rule_of(places, skill)
         with changing(places, campaign, clock=clock) as document:
             for one in waiting:
-                if not rules.why_not(document.standing(skill), _measured(one), rule):
-                    done.append(_count(document, one, rule, clock))
+                needing = _needing(rule, one)
+                if not rules.why_not(document.standing(skill), _measured(one), needing):
+                    done.append(_count(document, one, needing, clock))
     announce(db, places, campaign, clock=clock)
+    share(places, campaign)
     return done
 
 
@@ -154,13 +155,17 @@ def _uncounted(db: Database, state: CurriculumDocument, campaign: CampaignId, sk
     return [
         one
         for one in evaluations_of(db, campaign, skill=skill, level=standing.mastered + 1)
-        if since <= one.timestamp and one.total >= rules.MIN_PROBLEMS and _measured(one).checkpoint not in standing.counted
+        if since <= one.timestamp and one.total >= _needed(rules.MIN_PROBLEMS, one) and _measured(one).checkpoint not in standing.counted
     ]
 
 
-def _rule_for(places: Places, skill: str, available: int | None) -> Rule:
-    rule = rule_of(places, skill)
-    return rule if available is None else replace(rule, min_problems=max(1, min(rule.min_problems, available)))
+def _needing(rule: Rule, evaluation: Evaluation) -> Rule:
+    """The rule for the level of an evaluation, which may have fewer problems than others."""
+    return replace(rule, min_problems=_needed(rule.min_problems, evaluation))
+
+
+def _needed(usually: int, evaluation: Evaluation) -> int:
+    return usually if evaluation.available is None else min(usually, evaluation.available)
 
 
 def _count(document: CurriculumDocument, evaluation: Evaluation, rule: Rule, clock: Clock) -> Registered:

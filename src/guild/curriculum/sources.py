@@ -21,7 +21,7 @@ from guild.places import Places
 from guild.skills.contract import Skill
 from guild.skills.names import canonical
 from guild.skills.registry import make_skill
-from modelwright.errors import MissingFileError, ModelwrightError
+from modelwright.errors import ModelwrightError
 
 HEALTH_TIMEOUT_S = 3.0
 GENERATE_TIMEOUT_S = 60.0
@@ -73,7 +73,8 @@ class SkillSource(Protocol):
 
 
 def source_of(places: Places, skill: SkillSettings) -> SkillSource:
-    """The source of a skill's problems. Raises RefusedError when neither registry nor skill file says where."""
+    """The source of a skill's problems. Raises RefusedError when neither registry nor skill file says where, and what `load_registry`
+    raises: only a skill in this process needs no registry."""
     if skill.url == LOCAL:
         if not skill.target:
             raise RefusedError(f"configs/skills/{skill.id}.yaml api.url: found {LOCAL!r} for a skill without a class. Name its class.")
@@ -175,10 +176,7 @@ def _object(url: str, raw: bytes) -> dict[str, Any]:
 
 
 def _registered(places: Places, skill: str) -> str:
-    """The registry's address of a skill's server; "" when it lists none or there is no registry."""
-    try:
-        registry = load_registry(places)
-    except MissingFileError:
-        return ""
+    """The registry's address of a skill's server; "" when it lists none. Raises what `load_registry` raises."""
+    registry = load_registry(places)
     service = skill_service(skill)
     return registry.get_service_url(service) if service in registry.services else ""

@@ -1,7 +1,8 @@
 """`curriculum_state.json`: what every skill has mastered, and the evaluations behind it. (specs/guild.md 4.8, 2.3.2)
 
-A campaign's document lies in its `status/` folder; an installation without campaigns keeps `data_manager/curriculum_state.json`. A
-campaign whose own is missing (one of the original system) reads that one, which is left as it is: the first change writes the campaign's.
+A campaign's document lies in its `status/` folder. `data_manager/curriculum_state.json` belongs to an installation without campaigns;
+otherwise it is an export of the active campaign's, which `campaign` names. A campaign whose own document is missing (one of the original
+system) reads what the original system left there: the first change writes the campaign's own, and the export puts the original aside.
 Fields that are unknown here stay, at every depth.
 """
 
@@ -9,15 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from guild.campaigns.pointer import active_key
 from guild.curriculum.rule import Measured, Standing
 from guild.places import Places
 from guild.records.checkpoint_record import NO_CAMPAIGN, CampaignId
-from guild.records.status_documents import export, read_document
+from guild.records.status_documents import export, is_ours, original_document, read_document
 from guild.skills.names import canonical
 from modelwright.clock import SYSTEM_CLOCK, Clock, stamp
 from modelwright.errors import DamagedFileError, MissingFileError
@@ -90,14 +92,23 @@ def state_path(places: Places, campaign: CampaignId = NO_CAMPAIGN) -> Path:
 
 def read_state(places: Places, campaign: CampaignId = NO_CAMPAIGN) -> CurriculumDocument:
     """The state of a campaign; empty when nothing was ever written. Raises DamagedFileError with every wrong field, StorageError."""
-    path = state_path(places, campaign)
-    for source in dict.fromkeys((path, places.curriculum_state)):
-        try:
-            content = read_document(source)
-        except MissingFileError:
-            continue
-        return CurriculumDocument(path, _checked(content, source))
-    return CurriculumDocument(path)
+    path, shared = state_path(places, campaign), places.curriculum_state
+    content = _read(path)
+    if content is None and path != shared:
+        content = _read(shared)
+        if isinstance(content, dict) and content.get("campaign"):  # an export of some campaign
+            content = original_document(shared)
+    return CurriculumDocument(path, {} if content is None else _checked(content, path if path.is_file() else shared))
+
+
+def share(places: Places, campaign: CampaignId) -> bool:
+    """Bring the export up to date with the active campaign; returns whether it was written. Nothing is written for another campaign, and
+    for one that nothing was ever changed in. Raises what `read_state` raises, RunLockedError."""
+    if not _is_active(places, campaign) or _is_exported(places, campaign):
+        return False
+    with _locked(places):
+        _export(places, campaign, _read(state_path(places, campaign)))
+    return True
 
 
 @contextlib.contextmanager
@@ -106,8 +117,7 @@ def changing(places: Places, campaign: CampaignId = NO_CAMPAIGN, *, clock: Clock
 
     Not to be taken twice by one process. Raises RunLockedError naming the holder after `PATIENCE_S`, and what `read_state` raises.
     """
-    lock = WriterLock(ensure_folder(places.base / LOCK_FOLDER), command=("guild", "curriculum"), patience_s=PATIENCE_S)
-    try:
+    with _locked(places):
         document = read_state(places, campaign)
         before = copy.deepcopy(document.content)
         yield document
@@ -118,8 +128,42 @@ def changing(places: Places, campaign: CampaignId = NO_CAMPAIGN, *, clock: Clock
             document.content.setdefault("started_at", now)
             document.content["last_updated"] = now
             export(document.path, document.content)
+            if _is_active(places, campaign):
+                _export(places, campaign, document.content)
+
+
+@contextlib.contextmanager
+def _locked(places: Places) -> Iterator[None]:
+    lock = WriterLock(ensure_folder(places.base / LOCK_FOLDER), command=("guild", "curriculum"), patience_s=PATIENCE_S)
+    try:
+        yield
     finally:
         lock.release()
+
+
+def _is_active(places: Places, campaign: CampaignId) -> bool:
+    found = active_key(places)
+    return found is not None and found.key == (campaign.hero_id, campaign.campaign_id)
+
+
+def _export(places: Places, campaign: CampaignId, content: Mapping[str, Any]) -> None:
+    export(places.curriculum_state, {**content, "campaign": campaign.key})
+
+
+def _is_exported(places: Places, campaign: CampaignId) -> bool:
+    """Whether the export says what the campaign's document does; true also of a document that the original system wrote."""
+    content, exported = _read(state_path(places, campaign)), _read(places.curriculum_state)
+    if not is_ours(content):
+        return True
+    same = isinstance(exported, dict) and all(exported.get(name) == value for name, value in content.items())
+    return same and exported.get("campaign") == campaign.key
+
+
+def _read(path: Path) -> Any:
+    try:
+        return read_document(path)
+    except MissingFileError:
+        return None
 
 
 def _checked(content: Any, path: Path) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Asking a model behind an OpenAI-compatible chat endpoint: the model is named, the key comes from the environment, retries are bounded.
 
-An empty or failed request is no result. (specs/guild.md 3.7, 6.4, 8.2, 10.1 no. 9 and 14)
+An empty or failed request is no result. How sure the model was comes from the log-probabilities of its answer's tokens, where the server
+tells them; how well it knew the golden answer it cannot tell: no chat endpoint gives probabilities of a text that it did not make.
+(specs/guild.md 3.7, 6.4, 8.2, 10.1 no. 9 and 14)
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from http.client import HTTPException
 from pathlib import PurePosixPath
 from typing import Any
 
-from guild.evaluation.answerers import MAX_NEW_TOKENS, Reply
+from guild.evaluation.answerers import MAX_NEW_TOKENS, Reply, confidence_of
 from guild.naming import checkpoint_step
 from modelwright.clock import SYSTEM_CLOCK, Clock
 from modelwright.errors import ModelwrightError, UsageError
@@ -31,6 +33,8 @@ MOST_BYTES = 16 * 2**20
 """Of one answer of the server."""
 PASSING = (408, 425, 429, 500, 502, 503, 504)
 """HTTP codes after which the same request may succeed."""
+REFUSING = (400, 403, 422, 501)
+"""HTTP codes by which a server may refuse log-probabilities alone."""
 
 
 class ApiError(ModelwrightError):
@@ -70,22 +74,25 @@ class ApiAnswerer:
     timeout_s: float = 120.0
     tries: int = TRIES
     clock: Clock = SYSTEM_CLOCK
+    _tells_probabilities: bool = field(default=True, repr=False)
 
-    def answer(self, prompts: Sequence[str], *, max_new_tokens: int = MAX_NEW_TOKENS) -> list[Reply]:
-        """One reply for each prompt, at temperature 0; never raises for what the endpoint does."""
+    def answer(self, prompts: Sequence[str], *, max_new_tokens: int = MAX_NEW_TOKENS, golden: Sequence[str] | None = None) -> list[Reply]:
+        """One reply for each prompt, at temperature 0; never raises for what the endpoint does. golden: with it the server is asked for
+        log-probabilities, and a reply has a confidence when it gave them; never a loss."""
         with ThreadPoolExecutor(max_workers=max(1, self.parallel)) as pool:
-            return list(pool.map(lambda prompt: self._ask(prompt, max_new_tokens), prompts))
+            return list(pool.map(lambda prompt: self._ask(prompt, max_new_tokens, golden is not None), prompts))
 
     def close(self) -> None:
         """Nothing is held between requests."""
 
-    def _ask(self, prompt: str, max_new_tokens: int) -> Reply:
+    def _ask(self, prompt: str, max_new_tokens: int, scored: bool) -> Reply:
         messages = [{"role": "system", "content": self.system_prompt}, {"role": "user", "content": prompt}]
         body = {"model": self.model, "messages": messages, "temperature": 0, "max_tokens": max_new_tokens, "stream": False}
         started = self.clock.monotonic()
         for attempt in range(1, self.tries + 1):
             try:
-                text, cut = _content(call(f"{base_url(self.url)}/chat/completions", self.key, body, self.timeout_s))
+                answer = self._complete(body, scored)
+                text, cut = _content(answer)
             except ApiError as error:
                 if attempt == self.tries or (error.code is not None and error.code not in PASSING):
                     return Reply(None, self.clock.monotonic() - started, str(error))
@@ -95,8 +102,25 @@ class ApiAnswerer:
             seconds = self.clock.monotonic() - started
             if not text.strip():
                 return Reply(None, seconds, "the reply is empty")
-            return Reply(text, seconds, f"cut off after {max_new_tokens} tokens" if cut else "")
+            sure = _confidence(answer) if scored else None
+            return Reply(text, seconds, f"cut off after {max_new_tokens} tokens" if cut else "", sure)
         raise AssertionError("tries is at least 1")
+
+    def _complete(self, body: dict[str, Any], scored: bool) -> dict[str, Any]:
+        """The server's answer, with log-probabilities where it gives them; one that refuses them is not asked for them again."""
+        address = f"{base_url(self.url)}/chat/completions"
+        refused = False
+        if scored and self._tells_probabilities:
+            try:
+                return call(address, self.key, {**body, "logprobs": True}, self.timeout_s)
+            except ApiError as error:
+                if error.code not in REFUSING:
+                    raise
+                refused = True
+        answer = call(address, self.key, body, self.timeout_s)  # raises when the fault lies elsewhere
+        if refused:
+            self._tells_probabilities = False
+        return answer
 
 
 def api_key(environ: Mapping[str, str] | None = None) -> str | None:
@@ -186,6 +210,15 @@ def _content(answer: Mapping[str, Any]) -> tuple[str, bool]:
     if text is not None and not isinstance(text, str):
         raise ApiError(f"the content of the answer is a {type(text).__name__}, no text", 200)
     return text or "", choice.get("finish_reason") == "length"
+
+
+def _confidence(answer: Mapping[str, Any]) -> float | None:
+    """Of the log-probabilities that the first choice lists; None when it lists none, or something else. Raises nothing."""
+    told = answer["choices"][0].get("logprobs")
+    entries = told.get("content") if isinstance(told, dict) else None
+    found = [entry.get("logprob") if isinstance(entry, dict) else None for entry in entries] if isinstance(entries, list) else []
+    numbers = [float(one) for one in found if isinstance(one, int | float) and not isinstance(one, bool)]
+    return confidence_of(numbers) if len(numbers) == len(found) else None
 
 
 def _told(error: urllib.error.HTTPError) -> str:

@@ -3,8 +3,9 @@
     tag, timestamp, samples_per_skill, skills{name: {skill, category, total, correct, errors[≤3], accuracy, avg_time, unanswered}},
     summary{primitives{count, avg_accuracy}, babi{count, avg_accuracy}}
 
-and what makes two of them comparable: `settings`. `complete` is false while kinds of problems are missing. A document of other
-settings is replaced only by a complete one; until then the new one stands beside it as `baseline_<tag>.partial.json`.
+and what makes two of them comparable: `settings`. `complete` is false while kinds of problems are missing. What is measured again stands
+beside it as `baseline_<tag>.partial.json` until it is complete; then it takes the place of what it measured and of nothing else. A document
+of other settings is replaced whole or not at all: kinds that would be lost are a refusal before anything is asked.
 """
 
 from __future__ import annotations
@@ -16,17 +17,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from guild.errors import RefusedError
 from guild.evaluation.measuring import Measured
 from guild.places import Places
 from guild.records.status_documents import export, read_document
 from modelwright.clock import Clock, stamp
 from modelwright.errors import DamagedFileError, MissingFileError, UsageError
 
-Mode = Literal["both", "primitives", "benchmarks"]
-MODES: tuple[Mode, ...] = get_args(Mode)
-Category = Literal["primitives", "benchmarks"]
+Category = Literal["primitives", "benchmarks", "binary", "syllo_10level"]
 CATEGORIES: tuple[Category, ...] = get_args(Category)
-SUMMARY_NAMES: dict[Category, str] = {"primitives": "primitives", "benchmarks": "babi"}
+Mode = Literal["both", "primitives", "benchmarks", "skills", "all"]
+MODES: dict[Mode, tuple[Category, ...]] = {
+    "both": ("primitives", "benchmarks"),
+    "primitives": ("primitives",),
+    "benchmarks": ("benchmarks",),
+    "skills": ("binary", "syllo_10level"),
+    "all": CATEGORIES,
+}
+"""What each mode measures. `skills`: problems of the skills, by difficulty and by level."""
+SUMMARY_NAMES: dict[Category, str] = {
+    "primitives": "primitives", "benchmarks": "babi", "binary": "binary", "syllo_10level": "syllo_10level",
+}  # fmt: skip
 """Category → its name in `summary`."""
 MOST_ERRORS = 3
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -72,7 +83,8 @@ def tags(places: Places) -> list[str]:
 @dataclass
 class Growing:
     """A baseline while it is made. settings: model, samples, seed, sets: what must be equal to go on with an older one. path: where it
-    is written now; final: where it ends. system_prompt: under which it is asked."""
+    is written now; final: where it ends. kept: kinds of the standing document that this run does not measure. system_prompt: under which
+    it is asked."""
 
     tag: str
     settings: Mapping[str, Any]
@@ -81,6 +93,7 @@ class Growing:
     clock: Clock
     system_prompt: str = ""
     skills: dict[str, dict[str, Any]] = field(default_factory=dict)
+    kept: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     wanted: tuple[str, ...] = ()
 
     def missing(self) -> list[str]:
@@ -95,6 +108,7 @@ class Growing:
     def finish(self) -> Path:
         """Give the document its final name; returns it."""
         if self.path != self.final:
+            self.skills = {**self.kept, **self.skills}
             self._write(self.final)
             with contextlib.suppress(FileNotFoundError):
                 self.path.unlink()
@@ -107,18 +121,47 @@ class Growing:
         export(path or self.path, {**content, "system_prompt": self.system_prompt})
 
 
-def begin(places: Places, tag: str, settings: Mapping[str, Any], wanted: tuple[str, ...], clock: Clock, system_prompt: str = "") -> Growing:
-    """A new baseline, or an unfinished one with the same settings to go on with. Writes nothing. Raises DamagedFileError."""
+def begin(
+    places: Places, tag: str, settings: Mapping[str, Any], wanted: Mapping[str, Category], clock: Clock, system_prompt: str = ""
+) -> Growing:
+    """A new baseline, or an unfinished one with the same settings to go on with. wanted: kinds to measure, and the category of each.
+
+    Writes nothing. Raises DamagedFileError, and RefusedError when a standing document of other settings holds a category that this run
+    would not measure again.
+    """
     final, beside = baseline_path(places, tag), partial_path(places, tag)
     standing, partial = read_baseline(final), read_baseline(beside)
-    growing = Growing(tag, settings, final, final, clock, system_prompt, wanted=wanted)
-    if standing is not None and standing.get("settings") == dict(settings) and any(name not in standing["skills"] for name in wanted):
+    growing = Growing(tag, settings, final, final, clock, system_prompt, wanted=tuple(wanted))
+    if standing is None:
+        return growing
+    same = standing.get("settings") == dict(settings)
+    if same and any(name not in standing["skills"] for name in wanted):
         growing.skills = dict(standing["skills"])  # it lacks some of what is asked for: only adds to it
-    elif standing is not None:
-        growing.path = beside
-        if partial is not None and partial.get("settings") == dict(settings):
-            growing.skills = dict(partial["skills"])
+        return growing
+    others = {name: entry for name, entry in standing["skills"].items() if name not in wanted}
+    if same:
+        growing.kept = others
+    else:
+        _refuse_loss(tag, others, set(wanted.values()), _differing(standing.get("settings"), settings))
+    growing.path = beside
+    if partial is not None and partial.get("settings") == dict(settings):
+        growing.skills = dict(partial["skills"])
     return growing
+
+
+def _refuse_loss(tag: str, others: Mapping[str, dict[str, Any]], measured: set[Category], differing: str) -> None:
+    lost = [name for name, entry in others.items() if entry.get("category") not in measured]
+    if lost:
+        what = ", ".join(sorted({str(others[name].get("category") or "no category") for name in lost}))
+        raise RefusedError(
+            f"--tag: found {tag}, whose {len(lost)} results of {what} were measured with other settings ({differing}) and would be lost; "
+            "allowed: a --mode that measures them again, or another --tag."
+        )
+
+
+def _differing(former: Any, settings: Mapping[str, Any]) -> str:
+    known = former if isinstance(former, Mapping) else {}
+    return ", ".join(name for name, value in settings.items() if known.get(name) != value)
 
 
 def scores(name: str, category: Category, measured: Measured) -> dict[str, Any]:

@@ -120,13 +120,13 @@ def _skill(setting: Setting, job: Job, subject: Subject, answerer: Answerer, ski
         eval_type=payload["suite"],
         problems=[one.as_dict() for one in measured.asked],
         judge=f"{skill.id}@{skill.version}",
+        available=len(questions) if len(questions) < QUICK_PROBLEMS else None,
         **_about(job, subject, answerer, measured),
     )
     counts = record_evaluation(setting.db, setting.places, evaluation)
     levelled = ""
     try:
-        few = len(questions) if len(questions) < QUICK_PROBLEMS else None
-        found = register_evaluation(setting.db, setting.places, evaluation, available=few, clock=setting.clock)
+        found = register_evaluation(setting.db, setting.places, evaluation, clock=setting.clock)
         levelled = f"Level {found.mastered} is mastered" if found.advanced else ""
     except ModelwrightError as error:  # the result is stored; the curriculum catches up once its document is mended
         _tell(setting, job, "hero.curriculum_failed", str(error), "error")
@@ -165,7 +165,7 @@ def _measure(setting: Setting, subject: Subject, answerer: Answerer, questions: 
         if not setting.beat(None):
             raise StoppedError(at)
         some = questions[begin : begin + CHUNK]
-        asked += measure(answerer, some, profile=subject.profile, max_new_tokens=limit).asked
+        asked += measure(answerer, some, profile=subject.profile, max_new_tokens=limit, scored=True).asked
     return Measured(tuple(asked))
 
 
@@ -181,6 +181,8 @@ def _about(job: Job, subject: Subject, answerer: Answerer, measured: Measured) -
         "chat_template": getattr(answerer, "template_note", "") or "the model's own",
         "unanswered": measured.unanswered,
         "seconds": round(measured.seconds, 3),
+        "mean_confidence": measured.mean_confidence,
+        "mean_loss": measured.mean_loss,
     }
 
 

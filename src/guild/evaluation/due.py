@@ -23,6 +23,7 @@ from guild.records.evaluation_queue import (
     EvalQueueEntry,
     due_after_save,
     export_queue,
+    full_is_due,
 )
 from guild.records.evaluation_records import EvalType, PassiveMode
 from guild.records.evaluations import has_evaluation
@@ -99,8 +100,9 @@ def enqueue_for_checkpoint(
     passives: bool = True,
     clock: Clock = SYSTEM_CLOCK,
 ) -> Queued:
-    """Queue what a save calls for: a quick evaluation per skill at its training level (priority 10), a full one (priority 6) when a
-    multiple of `full_every` steps was passed, and the LITE passives. Called again for the same save it adds nothing.
+    """Queue what a save calls for: a quick evaluation per skill at its training level (priority 10) and the LITE passives; when a multiple
+    of `full_every` steps was passed also a full evaluation per skill, of every level up to the training level (priority 6), by which
+    forgetting shows, and the FULL passives. Called again for the same save it adds nothing.
 
     checkpoint: the folder's name. previous_step: of the save before; the ledger's when None. skills: those of `campaign_skills` when
     None. A full queue is told in the result and as an event, and never stops a training.
@@ -112,8 +114,9 @@ def enqueue_for_checkpoint(
         Wanted(step, checkpoint, "skill", entry.skill, entry.eval_type, entry.priority, entry.level, reason="saved")
         for entry in due_after_save(step, before, levels, clock=clock, full_every=full_every)
     ]
-    if passives:
-        wanted += [Wanted(step, checkpoint, "passive", one.id, "lite", PASSIVE_PRIORITIES["lite"], reason="saved") for one in MODULES]
+    modes: tuple[PassiveMode, ...] = ("lite", "full") if full_is_due(step, before, full_every) else ("lite",)
+    for mode in modes if passives else ():
+        wanted += [Wanted(step, checkpoint, "passive", one.id, mode, PASSIVE_PRIORITIES[mode], reason="saved") for one in MODULES]
     return enqueue(db, places, campaign, wanted, clock=clock)
 
 

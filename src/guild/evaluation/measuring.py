@@ -9,7 +9,7 @@ from typing import Any
 from guild.errors import RefusedError
 from guild.evaluation.answerers import MAX_NEW_TOKENS, Answerer
 from guild.evaluation.local import LocalAnswerer
-from guild.evaluation.prompting import bare_answer
+from guild.evaluation.prompting import bare_answer, golden_answer
 from guild.skills.contract import Verdict
 
 MOST_UNANSWERED = 0.2
@@ -43,13 +43,16 @@ class Question:
 
 @dataclass(frozen=True)
 class Asked:
-    """What came of a question. reply: None when there was no result; then verdict is None too."""
+    """What came of a question. reply: None when there was no result; then verdict is None too. confidence, loss: as in
+    `answerers.Reply`."""
 
     question: Question
     reply: str | None
     verdict: Verdict | None
     seconds: float
     note: str = ""
+    confidence: float | None = None
+    loss: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form that is stored with an evaluation."""
@@ -60,6 +63,8 @@ class Asked:
             "reply": None if self.reply is None else self.reply[:MOST_REPLY],
             "correct": None if self.verdict is None else self.verdict.correct,
             "seconds": round(self.seconds, 4),
+            "confidence": _rounded(self.confidence),
+            "loss": _rounded(self.loss),
         }
         if self.verdict is not None:
             told |= {"partial": self.verdict.partial, "reason": self.verdict.reason}
@@ -90,6 +95,16 @@ class Measured:
     def seconds(self) -> float:
         return sum(one.seconds for one in self.asked)
 
+    @property
+    def mean_confidence(self) -> float | None:
+        """Over the answers that were judged and whose confidence is known; None without any."""
+        return _mean([one.confidence for one in self.asked if one.verdict is not None])
+
+    @property
+    def mean_loss(self) -> float | None:
+        """Nats per token, over the questions that were judged and whose loss is known, each counting once; None without any."""
+        return _mean([one.loss for one in self.asked if one.verdict is not None])
+
     def checked(self) -> Measured:
         """Itself. Raises NoResultError when more than a fifth, or everything, had no result."""
         if self.total == 0 or self.unanswered > MOST_UNANSWERED * len(self.asked):
@@ -97,16 +112,22 @@ class Measured:
         return self
 
 
-def measure(answerer: Answerer, questions: Sequence[Question], *, profile: str = "none", max_new_tokens: int = MAX_NEW_TOKENS) -> Measured:
-    """Ask and judge every question. profile: whose marks around an answer are taken off before it is judged."""
-    replies = answerer.answer([question.prompt for question in questions], max_new_tokens=max_new_tokens)
+def measure(
+    answerer: Answerer,
+    questions: Sequence[Question],
+    *,
+    profile: str = "none",
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    scored: bool = False,
+) -> Measured:
+    """Ask and judge every question. profile: whose marks around an answer are taken off before it is judged. scored: with confidence and
+    loss, as far as the answerer can tell them."""
+    golden = [golden_answer(profile, question.expected) for question in questions] if scored else None
+    replies = answerer.answer([question.prompt for question in questions], max_new_tokens=max_new_tokens, golden=golden)
     asked = []
     for question, reply in zip(questions, replies, strict=True):
-        if reply.text is None:
-            asked.append(Asked(question, None, None, reply.seconds, reply.note))
-            continue
-        verdict = question.judge(bare_answer(profile, reply.text))
-        asked.append(Asked(question, reply.text, verdict, reply.seconds, reply.note))
+        verdict = None if reply.text is None else question.judge(bare_answer(profile, reply.text))
+        asked.append(Asked(question, reply.text, verdict, reply.seconds, reply.note, reply.confidence, reply.loss))
     return Measured(tuple(asked))
 
 
@@ -117,3 +138,12 @@ def answer_limit(answerer: Answerer, questions: Sequence[Question], most: int) -
         return most
     longest = max((answerer.count(question.expected) for question in questions), default=0)
     return min(most, 2 * longest + SPARE_TOKENS)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -14,7 +14,7 @@ from guild.training.preparation import DatasetPreparer
 from guild.training.profiles import get_profile
 from guild.training.profiles.base import DataProfile
 from guild.training.profiles.emoji_think import STOP, THINKING, EmojiThink
-from guild.training.profiles.regime3 import END, START, Regime3
+from guild.training.profiles.regime3 import END, START, Regime3, marked
 from modelwright.checkpoints import CheckpointStore
 from modelwright.errors import ModelwrightError
 
@@ -54,3 +54,9 @@ def bare_answer(profile: str, reply: str) -> str:
     if isinstance(known, EmojiThink):
         return _ENDS.sub("", _BEGINS.sub("", reply.lstrip(), count=1))
     return reply
+
+
+def golden_answer(profile: str, expected: str) -> str:
+    """A golden answer as a model of that profile has learnt to say it to a question of an evaluation, which asks for no emoji: `regime3`
+    puts its marks around it. Raises UnknownProfileError."""
+    return marked(expected) if isinstance(get_profile(profile), Regime3) else expected

@@ -1,7 +1,8 @@
 """`python -m guild.evaluation.sets`: the validation sets, made from a seed. (specs/guild.md 4.7; issue, Build 5)
 
 Four sets below `data/validation/`: `primitives` (40 families), `benchmarks` (20 kinds of stories), `binary` and `syllo_10level` (held-out
-problems of the skills). The same seed gives the same bytes on every machine. A set that is there is never touched, whoever made it.
+problems of the skills). The same seed gives the same bytes on every machine. A set that is there is never touched, whoever made it;
+`stored_sets` reads them.
 """
 
 from __future__ import annotations
@@ -10,17 +11,17 @@ import argparse
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from guild.command import process
 from guild.evaluation.families import DIFFICULTIES, FAMILIES, Family
-from guild.evaluation.rows import ANSWER, Row, read_rows, row_of_sample, write_rows
+from guild.evaluation.rows import ANSWER, Row, row_of_sample, write_rows
 from guild.evaluation.stories import TASKS
 from guild.places import VARIABLE, Places
-from modelwright.errors import MissingFileError, ModelwrightError, storage_error
+from modelwright.errors import UsageError, storage_error
 from modelwright.files import fsync_directory, make_folder, sha256_file, write_json
 
 SetName = Literal["primitives", "benchmarks", "binary", "syllo_10level"]
@@ -31,6 +32,8 @@ SEED = 20260101
 MANIFEST = "manifest.json"
 PER_DIFFICULTY = 40
 """Rows of a family at each of the three difficulties."""
+EVALUATION_FILES = "bin"
+"""Folder of BIN's evaluation files below `data/validation`, `eval.local_cache` of its skill file."""
 BINARY_ROWS = 100
 SYLLABLE_ROWS = 20
 _BINARY_LEVELS = tuple(range(2, 21))
@@ -38,6 +41,7 @@ _EXAMPLES = """\
 examples:
   python -m guild.evaluation.sets
   python -m guild.evaluation.sets --seed 7 --only primitives --json
+  python -m guild.evaluation.sets --evaluation-files          data/validation/bin/level_01.json to level_30.json
 
 A set that is there already is kept as it is; move it away to have it made anew.
 
@@ -77,27 +81,18 @@ def family_rows(family: Family, seed: int, count: int = PER_DIFFICULTY) -> dict[
     }
 
 
-def read_set(places: Places, name: SetName) -> dict[str, list[Row]]:
-    """The rows of a set on disk, ours or a user's, by skill, in the order of paths and lines.
+def make_evaluation_files(places: Places) -> list[Path]:
+    """BIN's fixed evaluation problems of every level as `data/validation/bin/level_NN.json`, with the options of the installation's skill
+    file: what its server answers at `/eval`, for other programs. Those that are there are replaced. Raises UsageError when `bin` is
+    another class here, StorageError."""
+    from guild.skills.binary.evalfiles import write_evaluation_files
+    from guild.skills.binary.skill import BinarySkill
+    from guild.skills.registry import load_skill
 
-    Raises MissingFileError when it is not there or holds no row, DamagedFileError for a line that is no row.
-    """
-    folder = places.validation_data / name
-    found: dict[str, list[Row]] = {}
-    for path in sorted(folder.rglob("*.jsonl")):
-        for row in read_rows(path):
-            found.setdefault(row.skill, []).append(row)
-    if not found:
-        raise MissingFileError(f"There is no validation set at {folder}. Make it by `python -m guild.evaluation.sets`.", folder)
-    return found
-
-
-def set_digest(places: Places, name: SetName) -> str:
-    """SHA-256 over paths and bytes of a set's files: two scores can be compared when it is the same."""
-    from modelwright.files import sha256_json
-
-    folder = places.validation_data / name
-    return sha256_json({path.relative_to(folder).as_posix(): sha256_file(path) for path in sorted(folder.rglob("*.jsonl"))})
+    skill = load_skill("bin", folder=places.skills)
+    if not isinstance(skill, BinarySkill):
+        raise UsageError(f"--evaluation-files: found the skill bin of the class {type(skill).__name__}; allowed: BinarySkill.")
+    return write_evaluation_files(skill, make_folder(places.validation_data / EVALUATION_FILES))
 
 
 def _make(places: Places, name: SetName, seed: int) -> Made:
@@ -193,6 +188,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--base-dir", metavar="DIR", help=f"the guild's house (default: ${VARIABLE}, else ~/.modelwright/guild)")
     parser.add_argument("--seed", type=int, default=SEED, metavar="N", help=f"(default: {SEED})")
     parser.add_argument("--only", action="append", choices=SETS, help="make this set alone; may be given again")
+    parser.add_argument(
+        "--evaluation-files", action="store_true", help="write BIN's evaluation problems by level instead, for other programs"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON for programs")
     return parser
 
@@ -200,6 +198,11 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Make what is missing, and say so."""
     given = build_parser().parse_args(argv)
+    if given.evaluation_files:
+        files = make_evaluation_files(Places.of(given.base_dir))
+        told_files = {"schema_version": 1, "files": [str(path) for path in files]}
+        print(json.dumps(told_files, indent=2) if given.json else f"bin: {len(files)} evaluation files ({files[0].parent})")
+        return 0
     made = make_sets(Places.of(given.base_dir), seed=given.seed, only=given.only or SETS)
     if given.json:
         told = [{"set": one.name, "folder": str(one.folder), "new": one.new, "rows": one.rows} for one in made]
@@ -212,11 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run() -> int:
     """The process: errors as sentences."""
-    try:
-        return main()
-    except ModelwrightError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    return process(main)
 
 
 if __name__ == "__main__":

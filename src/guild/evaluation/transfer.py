@@ -10,12 +10,13 @@ from typing import Any
 from guild.errors import RefusedError
 from guild.evaluation import answers
 from guild.evaluation.answerers import MAX_NEW_TOKENS, Answerer
-from guild.evaluation.baselines import CATEGORIES, Category, Mode, begin
+from guild.evaluation.baselines import CATEGORIES, MODES, Category, Growing, Mode, begin
 from guild.evaluation.measuring import NoResultError, answer_limit, measure
 from guild.evaluation.prompting import profile_prompt, prompt_day
 from guild.evaluation.questions import row_questions, skills_of, spread
 from guild.evaluation.rows import Row
-from guild.evaluation.sets import make_sets, read_set, set_digest
+from guild.evaluation.sets import make_sets
+from guild.evaluation.stored_sets import OF_SKILLS, read_set, set_digest
 from guild.naming import checkpoint_step
 from guild.places import Places
 from guild.training.profiles import get_profile
@@ -60,19 +61,30 @@ def run_baseline(
     Raises UnfinishedError when it was stopped or a kind had too few results: what was measured is saved. Raises what reading the sets
     and loading the model raise.
     """
-    chosen = tuple(category for category in CATEGORIES if plan.mode in ("both", category))
-    make_sets(places, only=CATEGORIES)  # both, whatever is asked now: the digests of both stand in the document
-    kinds = {name: (category, rows) for category in chosen for name, rows in read_set(places, category).items()}
-    growing = begin(places, plan.tag, _settings(places, plan, answerer), tuple(kinds), clock, answerer.system_prompt)
+    make_sets(places, only=CATEGORIES)  # all, whatever is asked now: the digests of all stand in the document
+    kinds = {name: (category, rows) for category in MODES[plan.mode] for name, rows in _kinds(places, category).items()}
+    wanted = {name: category for name, (category, _) in kinds.items()}
+    growing = begin(places, plan.tag, _settings(places, plan, answerer), wanted, clock, answerer.system_prompt)
     for name in growing.missing():
         if stop():
-            raise _unfinished("It was asked to stop.", growing.path, len(growing.skills), len(kinds))
+            raise _unfinished("It was asked to stop.", growing)
         category, rows = kinds[name]
         try:
             _ask(places, plan, answerer, name, category, rows, growing.add, say)
         except NoResultError as error:
-            raise _unfinished(f"{name}: {error}", growing.path, len(growing.skills), len(kinds)) from error
+            raise _unfinished(f"{name}: {error}", growing) from error
     return growing.finish()
+
+
+def _kinds(places: Places, category: Category) -> dict[str, list[Row]]:
+    """What is measured each by itself: families and kinds of stories by name, problems of a skill by difficulty or level."""
+    found = read_set(places, category)
+    if category not in OF_SKILLS:
+        return found
+    parts: dict[str, list[Row]] = {}
+    for row in (row for rows in found.values() for row in rows):
+        parts.setdefault(f"{category}/{row.difficulty}", []).append(row)
+    return parts
 
 
 def _ask(
@@ -105,8 +117,10 @@ def _settings(places: Places, plan: Plan, answerer: Answerer) -> dict[str, Any]:
     }
 
 
-def _unfinished(reason: str, path: Path, done: int, wanted: int) -> UnfinishedError:
-    return UnfinishedError(reason, path if done else None, done, wanted)
+def _unfinished(reason: str, growing: Growing) -> UnfinishedError:
+    wanted = len(growing.wanted)
+    done = wanted - len(growing.missing())
+    return UnfinishedError(reason, growing.path if done else None, done, wanted)
 
 
 def model_tag(step: int | None, model: str) -> str:

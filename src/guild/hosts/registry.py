@@ -170,6 +170,12 @@ class HostRegistry:
             )
         return device
 
+    @property
+    def one_gpu(self) -> bool:
+        """Whether trainer and inference role of this machine have the same GPU, so that they take turns on it."""
+        devices = self.get_local_host().devices
+        return same_gpu(devices.get("trainer", ""), devices.get("inference", ""))
+
     @cached_property
     def services(self) -> tuple[str, ...]:
         """Every service that some host lists."""
@@ -182,6 +188,12 @@ class HostRegistry:
                 f"default_{role}: found nothing in {self.source}; allowed: {', '.join(self.list_hosts())}. Set it to a host."
             )
         return id
+
+
+def same_gpu(one: str, other: str) -> bool:
+    """Whether two torch devices are one GPU; never for the processor, which all use at once."""
+    plain = [device if ":" in device else f"{device}:0" for device in (one, other)]
+    return one.startswith("cuda") and plain[0] == plain[1]
 
 
 def load_registry(places: Places) -> HostRegistry:

@@ -1,11 +1,17 @@
-"""What a daemon does beside training, each at its time: backups, trained files that are old, the daily snapshot. (specs/guild.md 2.1.1)"""
+"""What a daemon does beside training, each at its time: backups, old files, events and jobs, the daily snapshot. (specs/guild.md 2.1.1)
+
+A snapshot is a copy of the newest checkpoint of the active campaign without the optimizer's state, once for each local date. Merging
+adapters into a base model (the original's consolidation) is no chore here: the guild trains whole weights, of which there is nothing to
+merge, so an original's `.last_consolidation` is left as it is.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 
 from guild.correction.staleness import demote_stale
@@ -16,6 +22,7 @@ from guild.progression.records_read import check_consistency
 from guild.queue.retention import sweep_completed
 from guild.records import backups, events, ledger
 from guild.records.checkpoint_record import CampaignId
+from guild.records.tidying import tidy
 from modelwright.clock import Clock
 from modelwright.database import Database
 from modelwright.errors import ModelwrightError, storage_error
@@ -23,6 +30,7 @@ from modelwright.files import fsync_directory, make_folder
 
 SWEEP_EVERY_S = 1800.0
 LOOK_EVERY_S = 600.0
+TIDY_EVERY_S = 86_400.0
 OPTIMIZER_STATE = ("optimizer.pt", "scheduler.pt", "rng_state.pt", "optimizer.bin")
 SOURCE = "daemon"
 
@@ -39,16 +47,25 @@ class Chores:
     _swept: float = float("-inf")
     _backed_up: float = float("-inf")
     _looked: float = float("-inf")
+    _tidied: float = float("-inf")
+    _no_snapshot_on: date | None = None
+
+    def __post_init__(self) -> None:
+        for left in self.places.snapshots.glob(".*.new"):  # of a daemon that was killed while it copied
+            shutil.rmtree(left, ignore_errors=True)
 
     def do(self, campaign: CampaignId) -> None:
         """Whatever is due; a chore that fails is told, and tried again at its next time."""
         now = self.clock.monotonic()
         if now - self._swept >= SWEEP_EVERY_S:
             self._swept = now
-            self._guarded("sweep", lambda: self._sweep())
+            self._guarded("sweep", self._sweep)
         if now - self._backed_up >= SWEEP_EVERY_S:
             self._backed_up = now
-            self._guarded("backup", lambda: self._back_up())
+            self._guarded("backup", self._back_up)
+        if now - self._tidied >= TIDY_EVERY_S:
+            self._tidied = now
+            self._guarded("tidy", lambda: tidy(self.db, clock=self.clock))
         if now - self._looked >= LOOK_EVERY_S:
             self._looked = now
             self._guarded("hero_state", lambda: export_hero_state(self.db, self.places, campaign, clock=self.clock))
@@ -72,21 +89,21 @@ class Chores:
 
     def _snapshot(self, campaign: CampaignId) -> None:
         local = self.clock.now().astimezone()
-        if not snapshot_due(self.places, local, self.snapshot_time):
+        if local.date() == self._no_snapshot_on or not snapshot_due(self.places, local, self.snapshot_time):
             return
         newest = ledger.get_latest(self.db, campaign)
         if newest is not None:
             made = take_snapshot(Path(newest.path), self.places.snapshots / local.date().isoformat())
             self._tell("vault.snapshot", f"Step {newest.step} is kept as the snapshot of {made.name}.", {"step": newest.step})
 
-    def _guarded(self, name: str, chore: object) -> None:
+    def _guarded(self, name: str, chore: Callable[[], object]) -> None:
         try:
-            chore()  # type: ignore[operator]
-        except ModelwrightError as error:
+            chore()
+        except (ModelwrightError, OSError) as error:
             self.said.append(str(error))
             events.record(self.db, f"daemon.{name}_failed", str(error), source=SOURCE, severity="error", clock=self.clock)
             if name == "snapshot":  # not again today
-                make_folder(self.places.snapshots / self.clock.now().astimezone().date().isoformat())
+                self._no_snapshot_on = self.clock.now().astimezone().date()
 
     def _tell(self, type: str, message: str, data: dict[str, object]) -> None:
         self.said.append(message)

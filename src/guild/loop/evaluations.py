@@ -42,9 +42,9 @@ class Evaluations:
 
     def look(self, db: Database, places: Places, clock: Clock) -> bool:
         """Start the process when an evaluation waits and none is at work; whether it was started. Raises StorageError."""
+        self._reap(db, places, clock)  # also where none waits: an ended child is nothing to keep
         if db.row("SELECT 1 FROM jobs WHERE kind = ? AND state = 'queued' LIMIT 1", (KIND,)) is None:
             return False
-        self._reap(db, places, clock)
         if clock.monotonic() < self.not_before or self.process is not None or find_holder(places.pids / LOCK_FOLDER) is not None:
             return False
         words = ["--daemon", "--interval", str(self.interval_s), "--idle-exit", str(self.idle_exit_s)]

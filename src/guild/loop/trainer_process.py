@@ -6,12 +6,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from guild.control.daemon import TRAINER_LOCK
 from guild.places import Places
 from guild.processes import OwnProcess, find_holder, log_tail, start_process
 from modelwright.errors import storage_error
 from modelwright.files import make_folder
 
-LOCK_FOLDER = "trainer"
 LOG_NAME = "trainer.log"
 MODULE = "guild.trainer.process"
 MARK = "== a trainer starts =="
@@ -26,7 +26,7 @@ def start_trainer(places: Places, arguments: Sequence[str] = ()) -> OwnProcess:
 
 def find_trainer(places: Places) -> OwnProcess | None:
     """The trainer that holds the house's lock and lives; None when none does."""
-    return find_holder(places.pids / LOCK_FOLDER)
+    return find_holder(places.pids / TRAINER_LOCK)
 
 
 def trainer_words(places: Places) -> str:

@@ -9,6 +9,8 @@ from typing import Any, Literal, get_args
 
 from guild.records.events import GuildEvent
 
+NOT_FINITE = "non_finite_loss"
+"""The trainer's word for a loss, or a gradient, that is no number. (G10)"""
 Category = Literal["data", "training", "infra", "logic"]
 CATEGORIES: tuple[Category, ...] = get_args(Category)
 Severity = Literal["warning", "error", "critical"]
@@ -67,14 +69,30 @@ class Pattern:
         return event.severity in ("warning", "error") and re.search(self.text, event.message, re.IGNORECASE) is not None, 0
 
 
-Detector = Threshold | Consecutive | Pattern
+@dataclass(frozen=True)
+class Named:
+    """A field of an event's data names a kind of failure."""
+
+    id: str
+    category: Category
+    severity: Severity
+    title: str
+    field: str
+    name: str
+
+    def found(self, event: GuildEvent, row: int) -> tuple[bool, int]:
+        """(whether it does, 0)."""
+        return event.data.get(self.field) == self.name, 0
+
+
+Detector = Threshold | Consecutive | Pattern | Named
 DETECTORS: tuple[Detector, ...] = (
     Threshold("loss_high", "training", "error", "The training loss is above 10", "loss", 10.0),
     Consecutive("failures_in_a_row", "training", "critical", "Five files failed in a row", "training.failed", "training.completed", 5),
     Consecutive("rejected_in_a_row", "data", "error", "Five files were rejected in a row", "data.rejected", "training.completed", 5),
     Pattern("out_of_memory", "infra", "error", "Memory ran out", r"out of memory|outofmemory|cannot allocate memory|\boom\b"),
     Pattern("disk_full", "infra", "critical", "The disk is full", r"no space left|disk is full|GB free; allowed"),
-    Pattern("loss_not_finite", "training", "critical", "The training loss is no number", r"loss (?:nan|-?inf)\b"),
+    Named("loss_not_finite", "training", "critical", "The training loss or its gradient is no number", "error_type", NOT_FINITE),
 )
 """Those that come with the guild."""
 

@@ -6,6 +6,7 @@ A fold over the records (`history`), made anew each time; nothing is ever added 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -18,7 +19,7 @@ from guild.progression.effects import Change, Tracker, advance, at_work, blockin
 from guild.progression.history import Seen, history
 from guild.progression.levels import hero_level, standing
 from guild.progression.results import GRADES, SUCCESSES, Grade, experience, next_streak
-from guild.progression.templates import difficulty_of
+from guild.progression.worth import Worth, read_worth
 from guild.records.checkpoint_record import CampaignId
 from guild.records.status_documents import export, records_lock
 from modelwright.clock import SYSTEM_CLOCK, Clock, stamp
@@ -49,18 +50,18 @@ class HeroState:
     changes: tuple[Change, ...] = ()
 
 
-def fold(rules: EffectRules, observed: list[Seen]) -> HeroState:
+def fold(rules: EffectRules, worth: Worth, observed: list[Seen]) -> HeroState:
     """The state after all observations, which come in the order of training."""
     state = HeroState()
     for seen in observed:
-        state = _after(rules, state, seen)
+        state = _after(rules, worth, state, seen)
     return state
 
 
 def hero_state(db: Database, places: Places, campaign: CampaignId, *, clock: Clock = SYSTEM_CLOCK) -> dict[str, Any]:
-    """The document of a campaign. Raises ConfigError for rules that cannot be read."""
+    """The document of a campaign. Raises ConfigError for rules, quest templates or skill files that cannot be read."""
     rules = read_rules(places)
-    state = fold(rules, history(db, places, campaign))
+    state = fold(rules, read_worth(places), history(db, places, campaign))
     active = [
         {
             "name": name,
@@ -95,26 +96,26 @@ def export_hero_state(db: Database, places: Places, campaign: CampaignId | None 
     return path
 
 
-def _after(rules: EffectRules, state: HeroState, seen: Seen) -> HeroState:
+def _after(rules: EffectRules, worth: Worth, state: HeroState, seen: Seen) -> HeroState:
     observation = seen.observation
     skills = state.skills
     if seen.skill is not None:
         # what is earned now is under the effects that were at work before
         multiplier = factor(rules, state.tracker, observation.step)
-        skills = {**skills, seen.skill: _earned(skills.get(seen.skill, SkillProgress()), seen, multiplier)}
+        base, difficulty = worth.of(seen.skill, seen.level)
+        before = skills.get(seen.skill, SkillProgress())
+        skills = {**skills, seen.skill: _earned(before, seen.observation.results, base, difficulty, multiplier)}
     tracker, changes = advance(rules, state.tracker, observation)
     return HeroState(max(state.step, observation.step), skills, tracker, (*state.changes, *changes))
 
 
-def _earned(progress: SkillProgress, seen: Seen, multiplier: Fraction) -> SkillProgress:
+def _earned(progress: SkillProgress, results: Sequence[Grade], base_xp: Fraction, difficulty: int, multiplier: Fraction) -> SkillProgress:
     gained, streak, best = progress.experience, progress.streak, progress.best_streak
-    for result in seen.observation.results:
-        gained += experience(result, difficulty_of(seen.level), streak, factor=multiplier)
+    for result in results:
+        gained += experience(result, difficulty, streak, factor=multiplier, base_xp=base_xp)
         streak = next_streak(streak, result)
         best = max(best, streak)
-    return replace(
-        progress, experience=gained, streak=streak, best_streak=best, results=progress.results + Counter(seen.observation.results)
-    )
+    return replace(progress, experience=gained, streak=streak, best_streak=best, results=progress.results + Counter(results))
 
 
 def _skill_fields(progress: SkillProgress) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import orjson
 
 from guild.curriculum.state import read_state
 from guild.places import Places
+from guild.progression.detectors import NOT_FINITE
 from guild.progression.effects import Observation
 from guild.progression.results import Grade, grade
 from guild.records import ledger
@@ -21,8 +22,6 @@ from guild.records.checkpoint_record import CampaignId
 from guild.records.evaluation_records import Evaluation
 from guild.records.evaluations import evaluations_of
 from modelwright.database import Database
-
-NOT_FINITE = "non_finite_loss"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from guild.errors import UnknownNameError
 Grade = Literal["crit", "hit", "glancing", "miss", "crit_miss"]
 GRADES: tuple[Grade, ...] = get_args(Grade)
 EXPERIENCE: Mapping[Grade, int] = MappingProxyType({"crit": 15, "hit": 10, "glancing": 5, "miss": 2, "crit_miss": 0})
-"""Experience of a result before its multipliers, for a template whose `base_xp` is `BASE_XP`."""
+"""Experience of a result before its multipliers, for a quest template whose `base_xp` is `BASE_XP`."""
 BASE_XP = EXPERIENCE["hit"]
 LEVEL_MULTIPLIERS = tuple(Fraction(text) for text in ("1", "1.1", "1.2", "1.3", "1.5", "1.7", "2", "2.3", "2.6", "3"))
 """Of difficulty levels 1 to 10."""
@@ -52,16 +52,18 @@ def streak_bonus(streak: int) -> Fraction:
     return min(STREAK_STEP * max(streak, 0), STREAK_CAP)
 
 
-def experience(result: Grade, level: int, streak: int = 0, *, factor: Fraction = Fraction(1), base_xp: int = BASE_XP) -> Fraction:
+def experience(
+    result: Grade, level: int, streak: int = 0, *, factor: Fraction = Fraction(1), base_xp: Fraction | int = BASE_XP
+) -> Fraction:
     """Experience of one result, exactly: table x level multiplier x (1 + streak bonus) x factor.
 
     level: of difficulty. streak: successes in a row before it; only a success has the bonus. factor: of the effects at work. base_xp: of
-    the template, whose results are worth in proportion. Raises UnknownResultError.
+    the quest template (`worth`): what a `hit` is worth, and the other results in proportion. Raises UnknownResultError.
     """
     if result not in EXPERIENCE:
         raise UnknownResultError(result, GRADES)
     bonus = streak_bonus(streak) if result in SUCCESSES else Fraction(0)
-    return Fraction(EXPERIENCE[result] * base_xp, BASE_XP) * level_multiplier(level) * (1 + bonus) * factor
+    return Fraction(EXPERIENCE[result], BASE_XP) * base_xp * level_multiplier(level) * (1 + bonus) * factor
 
 
 def next_streak(streak: int, result: Grade) -> int:

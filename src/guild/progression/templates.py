@@ -40,7 +40,7 @@ class UnknownTemplateError(UnknownNameError):
 
 class QuestTemplate(BaseModel):
     """A kind of problem. skills: canonical ids. regions: fields of work, for display. difficulty_level: 1 to 10. generator_id makes the
-    problems from params, evaluator_id judges. base_xp: experience of a right answer before its multipliers."""
+    problems from params, evaluator_id judges. base_xp: experience of a right answer before its multipliers (see `worth`)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -53,7 +53,7 @@ class QuestTemplate(BaseModel):
     generator_id: Name
     evaluator_id: Name
     params: dict[str, Any] = Field(default_factory=dict)
-    base_xp: int = Field(default=BASE_XP, ge=0)
+    base_xp: float = Field(default=BASE_XP, ge=0, allow_inf_nan=False)
     tags: tuple[str, ...] = ()
     enabled: bool = True
 
@@ -79,8 +79,8 @@ def difficulty_of(level: int) -> int:
     return min(level, HARDEST)
 
 
-def skill_templates(skill: Skill) -> list[QuestTemplate]:
-    """One template for every level of a skill."""
+def skill_templates(skill: Skill, base_xp: float = BASE_XP) -> list[QuestTemplate]:
+    """One template for every level of a skill. base_xp: `BASE_XP` times the skill's `xp_multiplier`."""
     return [
         QuestTemplate(
             id=f"{skill.id}_L{level}",
@@ -91,6 +91,7 @@ def skill_templates(skill: Skill) -> list[QuestTemplate]:
             generator_id=skill.generator_id,
             evaluator_id=f"{skill.id}@{skill.version}",
             params={"level": level},
+            base_xp=base_xp,
             tags=(skill.id,),
         )
         for level in range(1, skill.max_level + 1)

@@ -13,7 +13,7 @@ from typing import Any
 from guild.errors import RefusedError
 from guild.naming import sidecar_name
 from guild.places import Places, Priority
-from guild.queue.checking import InvalidDataError, check_file, check_free, validate_quick
+from guild.queue.checking import Checked, InvalidDataError, check_file, check_free, validate_quick
 from guild.queue.documents import export_metadata
 from guild.queue.folders import Entry, make_folders, queue_lock
 from guild.queue.moves import Incoming, incoming
@@ -35,17 +35,18 @@ def add_file(
 
     copy: leave the original where it is. validate: QUICK validation first (schema, allow_default: see `validate_quick`); False only for
     rows that the caller has just validated or made itself. facts: further fields of the job's payload, such as `skill` and `level`.
-    Raises RefusedError (a name that cannot be queued or is in use, no plain file, an empty one), InvalidDataError, ConfigError (facts),
+    Raises RefusedError (a name that cannot be queued or is in use, no plain file), InvalidDataError (also when empty), ConfigError (facts),
     QueueFullError, StorageError. After an error the file is where it was.
     """
     check_file(file)
     make_folders(places)
     check_free(db, places, file.name)
-    learned = validate_quick(db, places, file, schema=schema, allow_default=allow_default, clock=clock) if validate else {}
+    checked = validate_quick(db, places, file, schema=schema, allow_default=allow_default, clock=clock) if validate else None
+    learned = checked.facts if checked else {}
     coming = incoming(file, places.level(priority), keep=copy)
     try:
         with queue_lock(places):
-            job = _land(db, places, coming, priority, {**learned, **(facts or {})}, clock)
+            job = _land(db, places, coming, priority, {**learned, **(facts or {})}, checked, clock)
     except BaseException:
         coming.discard()
         raise
@@ -61,7 +62,7 @@ def park_invalid(db: Database, places: Places, file: Path, error: InvalidDataErr
     coming = incoming(file, places.failed, keep=False)
     try:
         with queue_lock(places):
-            job = _land(db, places, coming, "failed", {}, clock)
+            job = _land(db, places, coming, "failed", {}, error.checked, clock)
             job = jobs.reject_waiting(db, job.id, str(error), clock=clock)
             settle(db, places, job)
             export_metadata(db, places)
@@ -72,13 +73,17 @@ def park_invalid(db: Database, places: Places, file: Path, error: InvalidDataErr
     return job
 
 
-def _land(db: Database, places: Places, coming: Incoming, folder: str, facts: Mapping[str, Any], clock: Clock) -> Job:
-    """The file into a folder of the queue, then its job. folder: a level, or `failed`."""
+def _land(
+    db: Database, places: Places, coming: Incoming, folder: str, facts: Mapping[str, Any], checked: Checked | None, clock: Clock
+) -> Job:
+    """The file into a folder of the queue, its verdict into its sidecar, then its job. folder: a level, or `failed`."""
     name = coming.source.name
     check_free(db, places, name)
     target = places.queue / folder / name
     try:
         coming.land(target)
+        if checked is not None:
+            checked.sign(places, target)
         status = target.lstat()
         job = jobs.enqueue(db, new_file_job(Entry(folder, name, status.st_size, status.st_mtime_ns), facts), clock=clock)
     except FileExistsError as error:

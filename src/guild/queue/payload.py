@@ -63,6 +63,12 @@ def note_place(db: Database, job: int, place: str | None) -> None:
     )
 
 
+def cancelled_places(db: Database) -> set[str]:
+    """Places of files whose job is cancelled: they lie in `failed/`, did not fail, and leave their name to others."""
+    rows = db.rows("SELECT place FROM queue_files JOIN jobs ON jobs.id = job WHERE state = 'cancelled' AND place IS NOT NULL")
+    return {row["place"] for row in rows}
+
+
 def settle(db: Database, places: Places, job: Job) -> str | None:
     """Bring the file of a job to where it belongs and return its place, `FOLDER/NAME`.
 

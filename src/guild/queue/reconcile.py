@@ -17,7 +17,7 @@ from guild.queue.documents import export_metadata
 from guild.queue.folders import Entry, Scan, queue_lock, scan
 from guild.queue.moves import move_sidecar, remove_old_copies
 from guild.queue.names import shown
-from guild.queue.payload import TRAIN_FILE, folder_for, note_place, settle
+from guild.queue.payload import TRAIN_FILE, cancelled_places, folder_for, note_place, settle
 from guild.records import events, job_rows, jobs
 from guild.records.checksums import DamagedRowError
 from guild.records.jobs import Job, NewJob
@@ -58,13 +58,15 @@ class Reconciled:
 
 @dataclass
 class _Work:
-    """What one pass knows. owned: places of files that belong to a job. live: names in use, with the id and state of their job."""
+    """What one pass knows. owned: places of files that belong to a job. live: names in use, with the id and state of their job. facts: of
+    the jobs of files that are imported."""
 
     db: Database
     places: Places
     found: Scan
     result: Reconciled
     clock: Clock
+    facts: Mapping[str, Any] = field(default_factory=dict)
     owned: set[str] = field(default_factory=set)
     live: dict[str, tuple[int, State]] = field(default_factory=dict)
 
@@ -78,9 +80,11 @@ def reconcile(db: Database, places: Places, *, quiet_s: float = QUIET_S, clock: 
     return result
 
 
-def reconcile_locked(db: Database, places: Places, *, quiet_s: float = QUIET_S, clock: Clock = SYSTEM_CLOCK) -> Reconciled:
-    """`reconcile` for a caller that holds the queue's lock and writes the exports."""
-    work = _Work(db, places, scan(places), Reconciled(), clock)
+def reconcile_locked(
+    db: Database, places: Places, *, quiet_s: float = QUIET_S, facts: Mapping[str, Any] | None = None, clock: Clock = SYSTEM_CLOCK
+) -> Reconciled:
+    """`reconcile` for a caller that holds the queue's lock and writes the exports. facts: of the jobs of files that are imported."""
+    work = _Work(db, places, scan(places), Reconciled(), clock, facts or {})
     missing = _place_known(work)
     if missing or work.result.completed:
         work.found = scan(places)
@@ -184,7 +188,7 @@ def _import(work: _Work, entry: Entry, quiet_s: float) -> None:
     if holder is not None:
         todo = f"found a second file of that name (job {holder[0]} is {holder[1]}); allowed: one. Rename this one."
         work.result.notes.append(f"{where}: {todo}")
-    elif f"failed/{entry.name}" in work.found.data:
+    elif (parked := f"failed/{entry.name}") in work.found.data and parked not in cancelled_places(work.db):
         todo = "found a name that lies in queue/failed/; allowed: one that does not. Rename this file, or move that one away."
         work.result.notes.append(f"{where}: {todo}")
     elif entry.size == 0:
@@ -194,7 +198,7 @@ def _import(work: _Work, entry: Entry, quiet_s: float) -> None:
     elif abs(work.clock.now().timestamp() - entry.mtime_ns / NS) < quiet_s:
         work.result.notes.append(f"{where} changed a moment ago; it is taken in when it has been quiet for {quiet_s:g} seconds.")
     else:
-        job = jobs.enqueue(work.db, new_file_job(entry), clock=work.clock)
+        job = jobs.enqueue(work.db, new_file_job(entry, work.facts), clock=work.clock)
         note_place(work.db, job.id, entry.where)
         work.owned.add(settle(work.db, work.places, job) or entry.where)
         work.live[entry.name] = (job.id, job.state)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from guild.places import Places
 from guild.queue.documents import export_metadata
@@ -23,15 +25,17 @@ class QueueRecovery:
     reconciled: Reconciled
 
 
-def recover_queue(db: Database, places: Places, *, quiet_s: float = QUIET_S, clock: Clock = SYSTEM_CLOCK) -> QueueRecovery:
+def recover_queue(
+    db: Database, places: Places, *, quiet_s: float = QUIET_S, facts: Mapping[str, Any] | None = None, clock: Clock = SYSTEM_CLOCK
+) -> QueueRecovery:
     """Files in `processing/` whose process is dead return to their level with their position; a live process keeps its file.
 
-    Cheap enough for every round of a daemon. Raises StorageError.
+    facts: of the jobs of files that are imported. Cheap enough for every round of a daemon. Raises StorageError.
     """
     make_folders(places)
     with queue_lock(places):
         taken_back = tuple(jobs.recover(db, kinds=(TRAIN_FILE,), clock=clock))
-        reconciled = reconcile_locked(db, places, quiet_s=quiet_s, clock=clock)
+        reconciled = reconcile_locked(db, places, quiet_s=quiet_s, facts=facts, clock=clock)
         if taken_back or reconciled.changed:
             export_metadata(db, places)
     return QueueRecovery(taken_back, reconciled)

@@ -9,7 +9,7 @@ from typing import Any
 from guild.places import PRIORITIES, Places, Priority
 from guild.queue.documents import damage, original_lists, totals
 from guild.queue.folders import Scan, scan
-from guild.queue.payload import TRAIN_FILE
+from guild.queue.payload import TRAIN_FILE, cancelled_places
 from guild.records import jobs
 from guild.records.database import open_guild
 from guild.records.jobs import Job
@@ -57,7 +57,7 @@ def get_queue_status(places: Places) -> dict[str, Any]:
         ]
     else:
         with open_guild(places, readonly=True) as db:
-            count, known, whole, cancelled = jobs.counts(db), _known_names(db), totals(db, places), _cancelled_there(db)
+            count, known, whole, cancelled = jobs.counts(db), _known_names(db), totals(db, places), cancelled_places(db)
         for level in PRIORITIES:
             levels[level] = count.levels[level] + len([name for name in _in_folder(found, level) if name not in known])
         parked = [name for name in _in_folder(found, "failed") if f"failed/{name}" not in cancelled]
@@ -108,12 +108,6 @@ def _known_names(db: Database) -> set[str]:
     """Names that no file may have that is not yet taken in."""
     live = "('queued', 'running', 'paused', 'failed', 'rejected')"
     return {row["name"] for row in db.rows(f"SELECT name FROM jobs WHERE kind = ? AND state IN {live}", (TRAIN_FILE,))}
-
-
-def _cancelled_there(db: Database) -> set[str]:
-    """Places of files whose job is cancelled; they lie in `failed/` and did not fail."""
-    rows = db.rows("SELECT place FROM queue_files JOIN jobs ON jobs.id = job WHERE state = 'cancelled' AND place IS NOT NULL")
-    return {row["place"] for row in rows}
 
 
 def _stamp(mtime_ns: int) -> str:

@@ -16,7 +16,7 @@ import apsw
 from guild.errors import RefusedError
 from guild.places import Places
 from guild.records import events, job_rows
-from guild.records.checksums import damage_sentence, read_rows
+from guild.records.checksums import damage_sentence, damaged_ids
 from guild.records.database import APPLICATION_ID, MIGRATIONS
 from modelwright.clock import SYSTEM_CLOCK, Clock, stamp
 from modelwright.database import Database, copy_database, holder_of, query, told
@@ -78,13 +78,7 @@ def row_problems(connection: apsw.Connection) -> list[str]:
     """One sentence for each row of jobs and events that is not what was written."""
     found = []
     for table, columns in (("jobs", job_rows.COLUMNS), ("events", events.COLUMNS)):
-        at = 0
-        while True:  # in parts: a long history need not fit into memory
-            sound, damaged = read_rows(connection, table, columns, "WHERE id > ? ORDER BY id LIMIT 2000", (at,))
-            found += [damage_sentence(table, number) for number in damaged]
-            if not sound and not damaged:
-                break
-            at = max([row["id"] for row in sound] + damaged)
+        found += [damage_sentence(table, number) for number in damaged_ids(connection, table, columns)]
     return found
 
 

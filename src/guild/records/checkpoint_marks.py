@@ -34,11 +34,12 @@ OPTIMIZER_FILES = ("optimizer.pt", "optimizer.bin", "optimizer.safetensors")
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """Where training goes on. path, step: of the newest whole checkpoint, None when there is none. skipped: one sentence for each newer
-    one that is not whole."""
+    """Where training goes on. path, step: of the newest whole checkpoint, None when there is none. weights_only: it has no state of the
+    trainer or of the optimizer. skipped: one sentence for each newer one that is not whole."""
 
     path: Path | None
     step: int | None
+    weights_only: bool = False
     skipped: tuple[str, ...] = ()
 
 
@@ -54,16 +55,20 @@ def usable_checkpoint(path: Path, *, finished: bool = False, deep: bool = False)
         return [f"{path}: there is no such folder."]
     if (path / MANIFEST_NAME).exists():
         return _manifest_faults(path, deep)
-    reasons = [] if any((path / name).is_file() for name in ("config.json", "adapter_config.json")) else [f"{path} has no config.json."]
-    reasons += _weight_faults(path)
-    reasons += _state_faults(path, step)
+    reasons = model_faults(path) + _state_faults(path, step)
     if not finished and not (path / TRAINER_STATE).exists() and not (path / SIDECAR_NAME).exists():
         reasons.append(f"{path} has neither {MANIFEST_NAME} nor {TRAINER_STATE} nor {SIDECAR_NAME}: its save was cut off.")
     return reasons
 
 
+def model_faults(path: Path) -> list[str]:
+    """Why the folder `path`, of whatever name, holds no whole model; empty when it does. Nothing says whether its save had an end."""
+    reasons = [] if any((path / name).is_file() for name in ("config.json", "adapter_config.json")) else [f"{path} has no config.json."]
+    return reasons + _weight_faults(path)
+
+
 def resumable_checkpoint(path: Path) -> list[str]:
-    """Why training must not go on from the folder `path`: what makes it unusable, and a missing trainer's or optimizer's state."""
+    """Why training cannot go on from the folder `path` with its optimizer: what makes it unusable, and a state that is missing."""
     reasons = usable_checkpoint(path)
     if not reasons and not (path / TRAINER_STATE).is_file():
         reasons.append(f"{path} has no {TRAINER_STATE}: it holds weights only.")
@@ -75,15 +80,16 @@ def resumable_checkpoint(path: Path) -> list[str]:
 def latest_resumable(folder: Path) -> ResumePoint:
     """The checkpoint of the highest step directly below `folder` that training may go on from, under either kind of name.
 
-    Steps are compared as numbers; of two folders of one step the one saved later is taken. Raises StorageError.
+    Whole weights are enough: an older checkpoint with its optimizer would lack the rows that were trained since, and their files count as
+    trained. Steps are compared as numbers; of two folders of one step the one saved later is taken. Raises StorageError.
     """
     skipped: list[str] = []
     for path in sorted(checkpoint_folders(folder), key=_newest_first, reverse=True):
-        reasons = resumable_checkpoint(path)
+        reasons = usable_checkpoint(path)
         if not reasons:
-            return ResumePoint(path, checkpoint_step(path.name), tuple(skipped))
+            return ResumePoint(path, checkpoint_step(path.name), bool(resumable_checkpoint(path)), tuple(skipped))
         skipped += reasons
-    return ResumePoint(None, None, tuple(skipped))
+    return ResumePoint(None, None, skipped=tuple(skipped))
 
 
 def checkpoint_folders(folder: Path) -> list[Path]:

@@ -19,6 +19,8 @@ from modelwright.errors import DamagedFileError, MissingFileError
 
 Source = Literal["sidecar", "original", "trainer_state"]
 """Where a record came from: the checkpoint's sidecar, the original system's ledger document, the trainer's own state."""
+_OURS = {"training_file": str, "skill_name": str, "skill_level": int}
+"""Fields of a record that our trainer writes into `trainer_state.json` too."""
 Originals = Mapping[tuple[CampaignId, int], CheckpointRecord]
 """Records of the original system's ledger documents, by campaign and step (see `original_tree`)."""
 
@@ -74,7 +76,8 @@ def look_at(places: Places, path: Path, originals: Originals) -> Found:
 
 
 def record_from_state(path: Path) -> CheckpointRecord:
-    """What `trainer_state.json` in the folder `path` tells: step, epoch, the last losses and learning rate, and when it was written."""
+    """What `trainer_state.json` in the folder `path` tells: step, epoch, the last losses and learning rate, and when it was written; of our
+    trainer also file and skill."""
     state = trainer_state(path)
     history = [entry for entry in state.get("log_history", []) if isinstance(entry, dict)]
     written = datetime.fromtimestamp((path / TRAINER_STATE).stat().st_mtime, UTC)
@@ -87,6 +90,7 @@ def record_from_state(path: Path) -> CheckpointRecord:
         val_loss=_last(history, "eval_loss"),
         learning_rate=_last(history, "learning_rate"),
         epoch=finite(state.get("epoch")),
+        **{name: state[name] for name, kind in _OURS.items() if isinstance(state.get(name), kind)},
         size_bytes=checkpoint_bytes(path),
         has_optimizer=has_optimizer(path),
     )

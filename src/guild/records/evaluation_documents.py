@@ -1,4 +1,4 @@
-"""The evaluations as files: `status/evaluation_ledger.json`, and `.evals.json` in the folder of each checkpoint. (4.7)"""
+"""The evaluations as files: `status/evaluation_ledger.json`, `.evals.json` in the folder of each checkpoint, and the history. (4.7)"""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from guild.places import Places
 from guild.records.checkpoint_marks import EVALUATIONS_NAME
 from guild.records.checkpoint_places import campaign_folders
 from guild.records.checkpoint_record import CampaignId
+from guild.records.evaluation_history import NAME as HISTORY_NAME
+from guild.records.evaluation_history import history_document
 from guild.records.status_documents import export, records_lock
 from modelwright.clock import SYSTEM_CLOCK, Clock, stamp
 from modelwright.database import Database
@@ -71,16 +73,18 @@ def export_evaluations(db: Database, places: Places) -> None:
 
 
 def write_evaluation_documents(db: Database, places: Places, steps: Iterable[tuple[CampaignId, int]]) -> None:
-    """Write the common document, and those of the campaigns and checkpoints in `steps`. The caller holds `records_lock`.
+    """Write the common documents, and those of the campaigns and checkpoints in `steps`. The caller holds `records_lock`.
 
     A checkpoint that is listed nowhere any more has no folder to write into.
     """
     export(places.status / NAME, evaluation_document(db))
+    export(places.status / HISTORY_NAME, history_document(db))
     folders = campaign_folders(places)
     changed = list(steps)
     for campaign in sorted({campaign for campaign, _ in changed}):
         if campaign in folders:
             export(folders[campaign] / "status" / NAME, evaluation_document(db, campaign))
+            export(folders[campaign] / "status" / HISTORY_NAME, history_document(db, campaign))
     for campaign, step in changed:
         row = db.row(
             "SELECT path FROM checkpoints WHERE hero_id = ? AND campaign_id = ? AND step = ?",

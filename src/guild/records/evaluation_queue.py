@@ -23,8 +23,8 @@ NAME = "eval_queue.json"
 
 @dataclass(frozen=True)
 class EvalQueueEntry:
-    """One evaluation that waits. level: None for the level at which the skill trains when the entry is taken. queued_at: ISO 8601.
-    priority: higher first."""
+    """One evaluation that waits. level: None for what the curriculum says when the entry is taken: the training level for a quick one,
+    every level up to it for a full one. queued_at: ISO 8601. priority: higher first."""
 
     checkpoint_step: int
     skill: str
@@ -39,15 +39,18 @@ class EvalQueueEntry:
 def due_after_save(
     step: int, previous_step: int, levels: Mapping[str, int], *, clock: Clock = SYSTEM_CLOCK, full_every: int = FULL_EVERY_STEPS
 ) -> list[EvalQueueEntry]:
-    """What a save at `step` calls for: a quick evaluation per skill at its level (priority 10), and a full one per skill (priority 6) when
-    a multiple of `full_every` steps lies after `previous_step`, the save before, and not after `step`."""
+    """What a save at `step` calls for: a quick evaluation per skill at its level (priority 10), and when `full_is_due` a full one per skill
+    (priority 6), of every level up to the one that it trains at then."""
     at = stamp(clock.now())
-    kinds: list[tuple[EvalType, int]] = [("quick", QUICK_PRIORITY)]
-    if step // full_every > previous_step // full_every:
-        kinds.append(("full", FULL_PRIORITY))
-    return [
-        EvalQueueEntry(step, canonical(skill), level, at, kind, priority) for kind, priority in kinds for skill, level in levels.items()
-    ]
+    due = [EvalQueueEntry(step, canonical(skill), level, at, "quick", QUICK_PRIORITY) for skill, level in levels.items()]
+    if full_is_due(step, previous_step, full_every):
+        due += [EvalQueueEntry(step, canonical(skill), None, at, "full", FULL_PRIORITY) for skill in levels]
+    return due
+
+
+def full_is_due(step: int, previous_step: int, full_every: int = FULL_EVERY_STEPS) -> bool:
+    """Whether a multiple of `full_every` steps lies after `previous_step`, the save before, and not after `step`."""
+    return step // full_every > previous_step // full_every
 
 
 def in_order(entries: Iterable[EvalQueueEntry]) -> list[EvalQueueEntry]:

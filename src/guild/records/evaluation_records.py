@@ -58,10 +58,12 @@ class Counted(BaseModel):
 
 class Evaluation(Counted):
     """How a checkpoint did on a skill at a level. skill: canonical id. level: 1 or more. validation_type: problems of a fixed set, or
-    drawn for this evaluation. checkpoint_step 0 is the base model."""
+    drawn for this evaluation. available: how many held-out problems the level has, where these are fewer than an evaluation usually asks.
+    checkpoint_step 0 is the base model."""
 
     skill: str
     level: int = Field(ge=1)
+    available: int | None = Field(None, ge=1)
     validation_type: ValidationType = "static"
     eval_type: EvalType = "quick"
 

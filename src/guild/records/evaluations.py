@@ -1,6 +1,7 @@
 """The evaluation ledger: at most one record counts per campaign, step, skill and level. (specs/guild.md 2.1.9, 4.7)
 
-`guild.db` is the truth; `<checkpoint>/.evals.json` and `status/evaluation_ledger.json` are written from it.
+`guild.db` is the truth; `<checkpoint>/.evals.json`, `status/evaluation_ledger.json` and `status/eval_results_history.json` are written
+from it.
 """
 
 from __future__ import annotations

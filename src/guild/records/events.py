@@ -17,7 +17,7 @@ import orjson
 
 from guild.records.checksums import checksum, damage_sentence, read_rows
 from modelwright.clock import SYSTEM_CLOCK, Clock, stamp
-from modelwright.database import Database, Row
+from modelwright.database import Database, Row, Values
 from modelwright.errors import ConfigError, Fault
 
 Severity = Literal["debug", "info", "warning", "error", "success"]
@@ -25,7 +25,12 @@ Family = Literal["queue", "data", "training", "hero", "daemon", "service", "vaul
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 FAMILIES: tuple[Family, ...] = get_args(Family)
 COLUMNS = ("type", "message", "severity", "source", "job", "data", "timestamp")
-KEEP = 200_000
+KEEP = 100_000
+"""Events that are kept. A busy house writes some 13,000 a day, and every backup proves the checksum of each."""
+MILESTONES = ("hero.level_up", "training.failed", "daemon.database_restored")
+"""Types that are kept for ever: the story of a hero is told from them. They are few."""
+PART = 5_000
+"""Events that are deleted at a time, so that writers wait for a moment only."""
 _TYPE = re.compile(rf"(?:{'|'.join(FAMILIES)})(?:\.[a-z0-9_]+)+")
 _INSERT = f"INSERT INTO events ({', '.join(COLUMNS)}, checksum) VALUES ({', '.join('?' * (len(COLUMNS) + 1))})"
 
@@ -51,8 +56,9 @@ class GuildEvent:
 
 @dataclass(frozen=True)
 class EventPage:
-    """What came after a number. last: ask for what came after this one next. lost: how many were already pruned, of which some may have
-    been of the families asked for. damaged: one sentence for each that cannot be read any more. more: whether others follow now."""
+    """What came after a number. last: ask for what came after this one next. lost: how many numbers up to there are not there any more,
+    pruned or gone with a database that a backup stands in for; some may have been of the families asked for. damaged: one sentence for
+    each that cannot be read any more. more: whether others follow now."""
 
     events: tuple[GuildEvent, ...]
     last: int
@@ -113,19 +119,18 @@ def read_after(db: Database, after: int = 0, *, limit: int = 500, families: Coll
     """
     with db.snapshot():
         newest = last_id(db)
-        oldest = query_one(db.connection, "SELECT min(id) FROM events") or newest + 1
         rest = "WHERE id > ?"
         if set(families) != set(FAMILIES):
             rest += " AND (" + " OR ".join("type GLOB ?" for _ in families) + ")" if families else " AND 0"
         globs = [f"{family}.*" for family in families] if set(families) != set(FAMILIES) else []
         rows, damaged = read_rows(db.connection, "events", COLUMNS, f"{rest} ORDER BY id LIMIT ?", (after, *globs, limit + 1))
-    numbers = sorted([row["id"] for row in rows] + damaged)
-    more = len(numbers) > limit
-    last = numbers[limit - 1] if more else max(after, newest)
+        numbers = sorted([row["id"] for row in rows] + damaged)
+        more = len(numbers) > limit
+        last = numbers[limit - 1] if more else max(after, newest)
+        there = query_one(db.connection, "SELECT count(*) FROM events WHERE id > ? AND id <= ?", (after, last))
     events = tuple(_event(row) for row in rows if row["id"] <= last)
-    return EventPage(
-        events, last, max(0, oldest - 1 - after), tuple(damage_sentence("events", number) for number in damaged if number <= last), more
-    )
+    gone = tuple(damage_sentence("events", number) for number in damaged if number <= last)
+    return EventPage(events, last, last - after - there, gone, more)
 
 
 def last_id(db: Database) -> int:
@@ -142,22 +147,29 @@ def log_of(db: Database, job: int) -> EventPage:
 
 
 def prune(db: Database, *, keep: int = KEEP, older_than: timedelta | None = None, clock: Clock = SYSTEM_CLOCK) -> int:
-    """Delete all but the newest `keep` events, and with `older_than` also those of that age; never the log of a job that is not at its
-    end. Returns how many."""
+    """Delete all but the newest `keep` events, and with `older_than` also those of that age; never `MILESTONES`, nor the log of a job that
+    is not done or cancelled, which says what became of its file. Returns how many. A kill leaves the rest to the next call."""
     before = "" if older_than is None else stamp(clock.now() - older_than, millis=True)
-    unfinished = "SELECT id FROM jobs WHERE state IN ('queued', 'running', 'paused')"
-    with db.transaction(durable=False) as connection:
-        newest = query_one(connection, "SELECT max(id) FROM events") or 0
-        connection.execute(
-            f"DELETE FROM events WHERE (id <= ? OR timestamp < ?) AND (job IS NULL OR job NOT IN ({unfinished}))",
-            (newest - keep, before),
-        )
-        return connection.changes()
+    wanted = "SELECT id FROM jobs WHERE state <> 'completed'"
+    old = (
+        f"SELECT id FROM events WHERE id > ? AND (id <= ? OR timestamp < ?) AND type NOT IN ({', '.join('?' * len(MILESTONES))}) "
+        f"AND (job IS NULL OR job NOT IN ({wanted})) ORDER BY id LIMIT ?"
+    )
+    newest = query_one(db.connection, "SELECT max(id) FROM events") or 0
+    deleted, at = 0, 0
+    while True:
+        with db.transaction(durable=False) as connection:
+            ids = [row[0] for row in connection.execute(old, (at, newest - keep, before, *MILESTONES, PART))]
+            connection.executemany("DELETE FROM events WHERE id = ?", ((number,) for number in ids))
+        deleted += len(ids)
+        if len(ids) < PART:
+            return deleted
+        at = ids[-1]
 
 
-def query_one(connection: apsw.Connection, sql: str) -> Any:
+def query_one(connection: apsw.Connection, sql: str, values: Values = ()) -> Any:
     """The only value of a query."""
-    return next(iter(connection.execute(sql)))[0]
+    return next(iter(connection.execute(sql, values)))[0]
 
 
 def _event(row: Row) -> GuildEvent:

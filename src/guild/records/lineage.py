@@ -1,7 +1,8 @@
 """Data lineage: every verdict of every validator on every data file, and what that says of the generators. (specs/guild.md 4.6, 5.2)
 
-A verdict is written into the data file's sidecar first, then to the table `validations`, then to `status/data_lineage.json`. The sidecars
-of files that still exist rebuild the table.
+A verdict is written into the data file's sidecar first, then to the table `validations`, then to `status/data_lineage.json`; one on a file
+that is on its way into the queue, whose sidecar moves with it, is signed where it comes to lie (`sign_sidecar`). The sidecars of files that
+still exist rebuild the table.
 """
 
 from __future__ import annotations
@@ -83,14 +84,33 @@ def record_validation(
     return verdict
 
 
+def sign_sidecar(places: Places, data_file: Path, report: Report, verdict: Verdict) -> bool:
+    """Write a recorded verdict into the sidecar that now lies beside its file; False when the file has none. Raises DamagedFileError,
+    StorageError."""
+    with records_lock(places):
+        sidecar = read_data_sidecar(data_file)
+        if sidecar is not None:
+            write_data_sidecar(data_file, _signed(sidecar, report, verdict))
+    return sidecar is not None
+
+
 def rebuild_lineage(db: Database, places: Places) -> list[str]:
     """Enter every verdict that the sidecars below the inbox, the queue and the rejected files tell of and the table lacks, then export.
 
     Verdicts on files that are gone stay; those in the original's sidecars are entered only when its own totals are unknown, which hold
     them already. Returns a sentence for each file that cannot be read.
     """
+    _, faults = adopt_totals(db, places)
+    faults += enter_told(db, places)
     with records_lock(places):
-        _, faults = adopt_totals(db, places)
+        write_lineage_document(db, places)
+    return faults
+
+
+def enter_told(db: Database, places: Places) -> list[str]:
+    """The same without the original's totals, which are adopted first, and without the export."""
+    faults: list[str] = []
+    with records_lock(places):
         originals_too = not counted_before(db)
         verdicts: list[Verdict] = []
         for data_file in _data_files(places):
@@ -103,7 +123,6 @@ def rebuild_lineage(db: Database, places: Places) -> list[str]:
         with db.transaction() as connection:
             for verdict in verdicts:
                 _insert(connection, verdict)
-        write_lineage_document(db, places)
     return faults
 
 
@@ -129,6 +148,7 @@ def _signed(sidecar: DataSidecar, report: Report, verdict: Verdict) -> DataSidec
     """The sidecar with one more verdict in its list, and in the fields of 4.6; it passed when the newest verdict of every validator did."""
     earlier = [entry for entry in sidecar.extra.get("validations", []) if isinstance(entry, dict)]
     mine = {
+        "file": verdict.file,  # a file that is done gets another name
         "validator": verdict.validator,
         "generator": verdict.generator,
         "at": verdict.at,
@@ -157,7 +177,7 @@ def _told(sidecar: DataSidecar, name: str, originals_too: bool) -> list[Verdict]
         return [
             Verdict(
                 at=str(entry.get("at", "")),
-                file=name,
+                file=str(entry.get("file") or name),
                 validator=str(entry.get("validator", "")),
                 generator=str(entry.get("generator") or maker),
                 valid=bool(entry.get("valid")),

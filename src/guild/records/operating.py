@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -9,10 +10,10 @@ from typing import Any
 import apsw
 
 from guild.places import Priority
-from guild.records import job_rows
+from guild.records import events, job_rows
 from guild.records.job_errors import DuplicateJobError, IllegalTransitionError
 from guild.records.job_rows import Job
-from guild.records.kinds import priority_number
+from guild.records.kinds import KINDS, priority_number
 from guild.records.states import HELD, Event, allowed, from_states
 from modelwright.clock import SYSTEM_CLOCK, Clock, stamp
 from modelwright.database import Database
@@ -78,14 +79,16 @@ def dismiss(db: Database, job: int, *, clock: Clock = SYSTEM_CLOCK) -> Job:
     return _simple(db, job, "dismiss", "is dismissed", clock)
 
 
-def forget(db: Database, *, older_than: timedelta, clock: Clock = SYSTEM_CLOCK) -> int:
-    """Delete the rows of completed and cancelled jobs that ended longer ago, with their logs; returns how many. Failed and rejected ones
-    stay until they are dealt with."""
+def forget(db: Database, *, older_than: timedelta, kinds: Collection[str] = tuple(KINDS), clock: Clock = SYSTEM_CLOCK) -> int:
+    """Delete the rows of completed and cancelled jobs of these kinds that ended longer ago, with their logs; returns how many. Failed and
+    rejected ones stay until they are dealt with."""
     before = stamp(clock.now() - older_than, millis=True)
-    old = "SELECT id FROM jobs WHERE state IN ('completed', 'cancelled') AND finished_at < ?"
+    marks = ", ".join("?" * len(kinds))
+    old = f"SELECT id FROM jobs WHERE kind IN ({marks}) AND state IN ('completed', 'cancelled') AND finished_at < ?"
     with db.transaction() as connection:
-        connection.execute(f"DELETE FROM events WHERE job IN ({old})", (before,))
-        connection.execute(f"DELETE FROM jobs WHERE id IN ({old})", (before,))
+        kept = ", ".join("?" * len(events.MILESTONES))
+        connection.execute(f"DELETE FROM events WHERE job IN ({old}) AND type NOT IN ({kept})", (*kinds, before, *events.MILESTONES))
+        connection.execute(f"DELETE FROM jobs WHERE id IN ({old})", (*kinds, before))
         return connection.changes()
 
 

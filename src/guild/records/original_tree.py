@@ -2,12 +2,12 @@
 
 Everything is read, only `guild.db` is written: checkpoints with their sidecars and ledger documents, evaluations, passives and the totals
 of the lineage. The exports begin with the first change that the new system makes. After the loss of `guild.db` the same call brings back
-what the files beside the checkpoints tell.
+what the files beside checkpoints and data tell. The daemon makes it at its start (`adopt_new`), `guild ledger rebuild` part by part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from guild.records.checkpoint_places import all_checkpoints, campaign_folders, c
 from guild.records.checkpoint_record import CampaignId, wrong_fields
 from guild.records.evaluation_records import Evaluation, Passive
 from guild.records.evaluations import store_evaluation
+from guild.records.lineage import enter_told
 from guild.records.original_lineage import adopt_totals
 from guild.records.orphans import index_checkpoints
 from guild.records.passives import store_passive
@@ -30,11 +31,12 @@ from modelwright.errors import ModelwrightError
 
 Enter = Callable[[Database, CampaignId, str, dict[str, Any]], None]
 """Stores one entry of a document: (database, campaign that it belongs to unless it says so, key, entry)."""
+_READ_INTO = ("checkpoints", "evaluations", "passives", "lineage_before")
 
 
 @dataclass(frozen=True)
 class Adopted:
-    """What was taken over, and a sentence for each thing that could not be."""
+    """What was taken over, and a sentence for each thing that could not be. lineage: generators and validators with totals."""
 
     checkpoints: int
     evaluations: int
@@ -42,25 +44,58 @@ class Adopted:
     lineage: int
     faults: tuple[str, ...] = ()
 
+    @property
+    def anything(self) -> bool:
+        """Whether there was an installation."""
+        return bool(self.checkpoints or self.evaluations or self.passives or self.lineage)
+
+
+@dataclass(frozen=True)
+class ReadBack:
+    """How many entries were read, and a sentence for each thing that could not be."""
+
+    evaluations: int
+    passives: int
+    faults: tuple[str, ...] = ()
+
+
+def adopt_new(db: Database, places: Places) -> Adopted | None:
+    """`adopt_tree` for a database that knows no checkpoint, evaluation, passive or total yet: a new one, or one that stands in for one that
+    was lost. None for one that does."""
+    if any(db.row(f"SELECT 1 FROM {table} LIMIT 1") is not None for table in _READ_INTO):
+        return None
+    return adopt_tree(db, places)
+
 
 def adopt_tree(db: Database, places: Places) -> Adopted:
     """Read an existing installation into `guild.db`. It may be done again: what is known already is not entered twice."""
     rebuilt = index_checkpoints(db, places)
-    faults = list(rebuilt.faults)
-    evaluations = _adopt_counted(db, places, evaluation_documents.NAME, ("evaluations",), _enter_evaluation, faults)
-    for path in all_checkpoints(places):
-        owner, own = campaign_of(places, path), ("evaluations",)
-        evaluations += _enter_all(db, path / EVALUATIONS_NAME, owner, own, _enter_evaluation, faults, ours_too=True)
-    entered = _adopt_counted(db, places, passives.NAME, ("passives", "results"), _enter_passive, faults)
+    results = read_back(db, places)
     lineage, wrong = adopt_totals(db, places)
-    return Adopted(rebuilt.listed, evaluations, entered, lineage, (*faults, *wrong))
+    unread = enter_told(db, places)
+    return Adopted(rebuilt.listed, results.evaluations, results.passives, lineage, (*rebuilt.faults, *results.faults, *wrong, *unread))
 
 
-def _adopt_counted(db: Database, places: Places, name: str, fields: tuple[str, ...], enter: Enter, faults: list[str]) -> int:
-    """Enter what stands in the campaigns' documents of that name and in the common one; returns how many entries were read."""
+def read_back(db: Database, places: Places, checkpoints: Iterable[Path] | None = None) -> ReadBack:
+    """Enter the evaluations and passives that the documents tell of. checkpoints: read only what lies in these folders."""
+    faults: list[str] = []
+    of_evaluations, evaluations, entered = ("evaluations",), 0, 0
+    if checkpoints is None:
+        evaluations = _adopt_counted(db, places, evaluation_documents.NAME, of_evaluations, _enter_evaluation, faults)
+        entered = _adopt_counted(db, places, passives.NAME, ("passives", "results"), _enter_passive, faults, ours_too=True)
+    for path in all_checkpoints(places) if checkpoints is None else checkpoints:
+        owner = campaign_of(places, path)
+        evaluations += _enter_all(db, path / EVALUATIONS_NAME, owner, of_evaluations, _enter_evaluation, faults, ours_too=True)
+    return ReadBack(evaluations, entered, tuple(faults))
+
+
+def _adopt_counted(
+    db: Database, places: Places, name: str, fields: tuple[str, ...], enter: Enter, faults: list[str], *, ours_too: bool = False
+) -> int:
+    """Enter what stands in the campaigns' documents of that name and in the original's common one; returns how many entries were read."""
     count = 0
     for owner, folder in campaign_folders(places).items():
-        count += _enter_all(db, folder / "status" / name, owner, fields, enter, faults)
+        count += _enter_all(db, folder / "status" / name, owner, fields, enter, faults, ours_too=ours_too)
     common = places.status / name
     owner = campaign_of(places, common) if common.is_symlink() else loose_owner(places)
     return count + _enter_all(db, common, owner, fields, enter, faults)

@@ -12,7 +12,7 @@ from pathlib import Path
 from guild.errors import RefusedError
 from guild.naming import checkpoint_step
 from guild.places import Places
-from guild.records.checkpoint_marks import SIDECAR_NAME, usable_checkpoint
+from guild.records.checkpoint_marks import SIDECAR_NAME, checkpoint_folders, usable_checkpoint
 from guild.records.checkpoint_places import all_checkpoints
 from guild.records.checkpoint_record import CheckpointRecord
 from guild.records.checkpoint_sidecars import Found, look_at, write_sidecar
@@ -20,8 +20,9 @@ from guild.records.ledger import put
 from guild.records.ledger_documents import write_ledger_documents
 from guild.records.original_ledger import original_records
 from guild.records.status_documents import records_lock
+from modelwright.checkpoint_folders import MANIFEST_NAME
 from modelwright.database import Database
-from modelwright.errors import ModelwrightError
+from modelwright.errors import DamagedFileError, MissingFileError, ModelwrightError
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,23 @@ def adopt_orphan(db: Database, places: Places, path: Path, *, keep_sidecar: bool
                 raise RefusedError(f"{path}: the ledger lists another folder of step {found.record.step}. Move one of the two away.")
         write_ledger_documents(db, places, [found.record.campaign])
     return found.record
+
+
+def adopt_below(db: Database, places: Places, folder: Path) -> list[CheckpointRecord]:
+    """Enter every whole checkpoint directly in `folder` that the index does not list, the lowest step first: their trainer died before it
+    recorded them. Those with a manifest are of our trainer and get their sidecar; nothing is written into others. What is not whole or
+    cannot be read is left to `scan_orphans`, which names it. Raises StorageError.
+    """
+    listed = {row["path"] for row in db.rows("SELECT path FROM checkpoints")}
+    adopted = []
+    for path in sorted(checkpoint_folders(folder.resolve()), key=lambda path: checkpoint_step(path.name) or 0):
+        if str(path) in listed or usable_checkpoint(path):
+            continue
+        try:
+            adopted.append(adopt_orphan(db, places, path, keep_sidecar=(path / MANIFEST_NAME).exists()))
+        except (RefusedError, DamagedFileError, MissingFileError):
+            continue
+    return adopted
 
 
 def index_checkpoints(db: Database, places: Places) -> Rebuilt:

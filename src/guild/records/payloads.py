@@ -31,6 +31,7 @@ class TrainFile(Payload):
     rows: int | None = Field(default=None, ge=0)
     sha256: Sha256 | None = None
     schema_id: Word | None = None
+    allow_default: bool = Field(default=False, description="rows that name no schema are chat_sft_v1")
     skill: Word | None = None
     level: int | None = Field(default=None, ge=1)
     generator: Word | None = Field(default=None, description="id@version")

@@ -72,10 +72,11 @@ class SideJobs:
             self.kinds = carried_out_here()
         self._ask_for_retention(db, places, clock)
         self._ask_for_reports(db, places, clock)
+        for kind, known in self._known.items():  # also where no job waits: an ended child is nothing to keep
+            self._reap(db, places, kind, known, clock)
         started = []
         for kind in due(db, self.kinds):
             known = self._known.setdefault(kind, _Kind())
-            self._reap(db, places, kind, known, clock)
             if clock.monotonic() < known.not_before or find_holder(places.pids / lock_folder(places, kind)) is not None:
                 continue
             if known.runner is not None and known.runner.alive():

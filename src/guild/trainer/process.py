@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING
 from guild.campaigns.campaign import CampaignFolder
 from guild.campaigns.effective_config import Effective, start_config
 from guild.campaigns.pointer import require_active
+from guild.control.daemon import TRAINER_LOCK
+from guild.control.signals import active
+from guild.hosts.registry import load_registry
 from guild.places import Places
 from guild.queue.disk import REFUSE_BELOW
-from guild.queue.marks import take
+from guild.queue.marks import mark_returned, take
 from guild.queue.payload import TRAIN_FILE
 from guild.queue.recovery import recover_queue
-from guild.records import events
+from guild.records import events, jobs
 from guild.records.checkpoint_record import CampaignId
 from guild.records.database import open_guild
 from guild.records.turns import whose_turn
@@ -31,12 +34,10 @@ from modelwright.identity import current_identity
 from modelwright.lock import WriterLock
 
 if TYPE_CHECKING:
-    from guild.training.interface import SavedCheckpoint
     from modelwright.control import SignalFlag
     from modelwright.database import Database
 
 EXIT_HELD = 3
-LOCK_FOLDER = "trainer"
 IDLE_POLL_S = 0.5
 QUIET_S = 2.0
 
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None, *, clock: Clock = SYSTEM_CLOCK) -> i
     folder = require_active(places)
     effective = start_config(places, folder, sets=given.set)
     try:
-        lock = WriterLock(make_folder(places.pids / LOCK_FOLDER), command=sys.argv, clock=clock)
+        lock = WriterLock(make_folder(places.pids / TRAINER_LOCK), command=sys.argv, clock=clock)
     except RunLockedError as error:
         print(f"Another trainer is at work. {error}", file=sys.stderr)
         return EXIT_HELD
@@ -84,7 +85,8 @@ def _work(
     places: Places, folder: CampaignFolder, effective: Effective, given: argparse.Namespace, signals: SignalFlag, clock: Clock
 ) -> int:
     from guild.correction.staleness import return_if_stale
-    from guild.trainer.job import Desk, train_one
+    from guild.trainer.device_turns import EvaluatorTurn
+    from guild.trainer.job import Desk, settle, train_one
     from guild.training.engine import TrainerEngine
     from guild.training.quiet import quiet_libraries
 
@@ -93,12 +95,19 @@ def _work(
         me = current_identity()
         recover_queue(db, places, clock=clock)
         desk = Desk(db, places, me, signals, clock, round(given.min_free_gb * 1e9), on_saved=_queue_evaluations(db, places, clock))
-        engine = TrainerEngine(clock=clock)
+        settle(desk, folder, effective)
+        desk.one_gpu = load_registry(places).one_gpu
+        engine, evaluator = TrainerEngine(clock=clock), EvaluatorTurn(db, clock)
         last = clock.monotonic()
         while not signals and (given.files is None or desk.number < given.files):
             if whose_turn(db, "trainer") not in (None, TRAIN_FILE):
                 return 0  # another room's run waits for the device and is before the files; the daemon comes back to them
-            taken = take(db, places, me, clock=clock)
+            if desk.one_gpu and jobs.takeable(db, (TRAIN_FILE,)) and evaluator.lasts():
+                last = clock.monotonic()
+                clock.sleep(IDLE_POLL_S)
+                continue
+            asked = active(places)  # before a file is begun, what is asked for is the daemon's to carry out
+            taken = None if asked["pause"] or asked["stop"] else take(db, places, me, clock=clock)
             if taken is None:
                 if clock.monotonic() - last >= given.idle_exit:
                     return 0
@@ -106,26 +115,38 @@ def _work(
                 continue
             if return_if_stale(db, places, taken.job, me, clock=clock):
                 continue
-            if train_one(desk, engine, folder, effective, taken):
+            try:  # both may have changed while no file was trained
+                now = require_active(places)
+                if now.key == folder.key:
+                    folder, effective = now, start_config(places, now, sets=given.set)
+            except ModelwrightError:
+                mark_returned(db, places, taken.job.id, me, clock=clock)
+                raise
+            if now.key != folder.key:
+                mark_returned(db, places, taken.job.id, me, clock=clock)
+                return 0  # the daemon starts a trainer for the campaign that is active now
+            following = train_one(desk, engine, folder, effective, taken)
+            if following == "leave":
+                return 0
+            if following == "stop":
                 told = {"signal": signals.name}
                 message = "The trainer was asked to stop."
                 events.record(db, "daemon.stop_asked", message, source="trainer", data=told, durable=True, clock=clock)
                 return 0
             last = clock.monotonic()
-            now = require_active(places)
-            if now.key != folder.key:
-                return 0  # the daemon starts a trainer for the campaign that is active now
-            folder, effective = now, start_config(places, now, sets=given.set)
+            evaluator.over()
+            if require_active(places).key != folder.key:
+                return 0
     return 0
 
 
-def _queue_evaluations(db: Database, places: Places, clock: Clock) -> Callable[[CampaignFolder, Effective, SavedCheckpoint], None]:
+def _queue_evaluations(db: Database, places: Places, clock: Clock) -> Callable[[CampaignFolder, Effective, int, str], None]:
     """What is called with every recorded checkpoint: it queues its evaluations."""
     from guild.evaluation.due import enqueue_for_checkpoint
 
-    def queue(folder: CampaignFolder, effective: Effective, saved: SavedCheckpoint) -> None:
+    def queue(folder: CampaignFolder, effective: Effective, step: int, name: str) -> None:
         every = effective.value.full_eval_steps
-        enqueue_for_checkpoint(db, places, CampaignId(*folder.key), saved.step, saved.path.name, full_every=every, clock=clock)
+        enqueue_for_checkpoint(db, places, CampaignId(*folder.key), step, name, full_every=every, clock=clock)
 
     return queue
 

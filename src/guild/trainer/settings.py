@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from guild.campaigns.campaign import CampaignFolder
 from guild.campaigns.config_schema import EffectiveConfig
+from guild.errors import RefusedError
 from guild.places import Places
 from guild.queue.marks import Taken
 from guild.records.checkpoint_marks import latest_resumable
 from guild.skills.names import canonical
 from guild.skills.registry import read_skill_file
 from guild.training.interface import Data, Environment, Hyperparams, ModelSource, Monitoring, Output, TrainerConfig
+from guild.training.status import STATUS_NAME
+from guild.training.trained_files import job_key
 
-STATUS_NAME = "training_status.json"
+
+class CheckpointsLostError(RefusedError):
+    """A campaign that was trained has no whole checkpoint any more; beginning again at its start would be a silent loss."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +34,32 @@ class StartPoint:
 
 
 def start_point(folder: CampaignFolder, effective: EffectiveConfig) -> StartPoint:
-    """The newest checkpoint of the campaign that training may go on from, else the one that the campaign starts from, else none."""
+    """The newest whole checkpoint of the campaign, else the one that the campaign starts from or that the house holds for it
+    (`guild.campaigns.start_model`), else none.
+
+    Raises CheckpointsLostError when the campaign was trained and nothing of that is left.
+    """
     newest = latest_resumable(folder.checkpoints)
     if newest.path is not None:
         return StartPoint(newest.path, True, newest.skipped)
     start = Path(effective.starting_checkpoint) if effective.starting_checkpoint else None
+    campaign = folder.campaign
+    held_for_it = start is not None and not campaign.starting_checkpoint
+    if not held_for_it and (newest.skipped or campaign.current_step > campaign.starting_step):
+        raise CheckpointsLostError(_lost(folder, start, newest.skipped))
     return StartPoint(start, False, newest.skipped)
+
+
+def _lost(folder: CampaignFolder, start: Path | None, skipped: Sequence[str]) -> str:
+    """What is known of a campaign whose checkpoints are gone or damaged, and what can be done."""
+    campaign, name = folder.campaign, "/".join(folder.key)
+    found = " ".join(skipped) or f"{folder.checkpoints} holds no checkpoint."
+    again = "open another campaign" if campaign.current_step > campaign.starting_step else "move the damaged folders away"
+    return (
+        f"Campaign {name} is at step {campaign.current_step:,} and has no whole checkpoint to go on from. {found} Put one back: a copy of "
+        f"the folder, or a snapshot as {folder.checkpoints}/checkpoint-<step>. To begin again at step {campaign.starting_step:,} from "
+        f"{start or 'the base model'}, {again}."
+    )
 
 
 def trainer_config(
@@ -46,9 +72,14 @@ def trainer_config(
     prompt_date: str,
     schema: str,
     generator: str | None,
+    start: StartPoint | None = None,
+    former_per_step: int | None = None,
 ) -> TrainerConfig:
-    """What `TrainerEngine.run_job` is told, of a configuration that `start_config` let pass."""
-    start = start_point(folder, effective)
+    """What `TrainerEngine.run_job` is told, of a configuration that `start_config` let pass.
+
+    start: `start_point` when None. former_per_step: windows of an optimizer step when the file was first begun, as far as is known.
+    """
+    start = start or start_point(folder, effective)
     payload = taken.job.payload
     return TrainerConfig(
         data=Data(
@@ -65,7 +96,9 @@ def trainer_config(
             effective.model_path, start.checkpoint, not start.own, effective.rope_scaling, effective.context_length, effective.device
         ),
         output=Output(folder.checkpoints, folder.status / STATUS_NAME, run),
-        environment=Environment(effective.hero_id, effective.campaign_id, str(taken.job.id), prompt_date),
+        environment=Environment(
+            effective.hero_id, effective.campaign_id, job_key(taken.job.id, taken.job.enqueued_at), prompt_date, former_per_step
+        ),
         hyperparams=hyperparams_of(effective),
         monitoring=monitoring_of(effective),
         profile=effective.profile,

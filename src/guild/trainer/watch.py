@@ -5,25 +5,26 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from guild.analytics.impact import open_impact
 from guild.campaigns.campaign import CampaignFolder
 from guild.campaigns.pointer import active_key
-from guild.control.forward import forward_signals
 from guild.control.state import Status, write_state
 from guild.places import Places
 from guild.queue.disk import disk_verdict
 from guild.queue.marks import Taken
 from guild.records import events, jobs, ledger
 from guild.records.checkpoint_record import CampaignId, CheckpointFacts
-from guild.training.interface import Answer, Begun, Halt, Measured, Progress, SavedCheckpoint
+from guild.trainer.dismissal import is_dismissal
+from guild.trainer.wishes import Wish, Wishes, reason_of, wish_of
+from guild.training.interface import Answer, Begun, Busy, Halt, LeaveError, Measured, Progress, SavedCheckpoint
 from guild.training.preview import Preview
 from guild.training.status import TrainingStatus
 from modelwright.clock import Clock
-from modelwright.control import Request, SignalFlag
+from modelwright.control import SignalFlag
 from modelwright.database import Database
-from modelwright.errors import ModelwrightError
+from modelwright.errors import DiskFullError, ModelwrightError
 from modelwright.files import write_json
 from modelwright.identity import ProcessIdentity
 from modelwright.rundir import RunDir
@@ -33,13 +34,13 @@ POLL_S = 0.25
 PAUSED_POLL_S = 0.5
 LEASE_EVERY_S = 10.0
 SOURCE = "trainer"
-_HALTS: dict[str, Halt] = {"pause": "pause", "stop": "stop", "skip": "skip", "abort": "stop"}
 
 
 @dataclass
 class Watch:
     """Hooks of one file. minimum_free: bytes below which a full disk is not tried again. on_saved: called with every checkpoint after it
-    is recorded. wanted: what was asked for and not yet done, with its request."""
+    is recorded. wishes: what was asked for and not yet done. stop_asked: the daemon is to stop with this trainer. dismissed: the watchdog
+    wants this trainer gone, and nothing else. skip_asked: the file is to be put behind the others."""
 
     db: Database
     places: Places
@@ -53,14 +54,19 @@ class Watch:
     minimum_free: int
     rows: int
     on_saved: Callable[[SavedCheckpoint], None] = lambda saved: None
-    requests: list[Request] = field(default_factory=list)
     lost: str = ""
     cancelled: bool = False
     stop_asked: bool = False
+    dismissed: bool = False
+    skip_asked: bool = False
     reason: str = ""
     total: int = 0
     _looked: float = float("-inf")
     _leased: float = float("-inf")
+    wishes: Wishes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.wishes = Wishes(self.places, self.run, self.clock)
 
     # ---- asked by the engine ---------------------------------------------------------------------------------------
 
@@ -73,33 +79,40 @@ class Watch:
         self._looked = now
         if not self._renew(now):
             return "stop"
-        return self._asked(paused=False)
+        return cast("Halt | None", self._asked(paused=False))
+
+    def leaving(self) -> Halt | None:
+        """Whether to leave a file that makes no steps now, because it is loaded or waits for something; a pause waits for the next step."""
+        if self.signals:
+            return self._stop(f"{self.signals.name} arrived")
+        if not self._renew(self.clock.monotonic()):
+            return "stop"
+        return cast("Halt | None", self._asked(paused=False, leaving=True))
 
     def paused(self, saved: SavedCheckpoint) -> Answer:
-        jobs.pause(self.db, self.taken.job.id, self.me, position=self.position(saved.done), clock=self.clock)
+        jobs.pause(self.db, self.taken.job.id, self.me, position=self.position(saved.share), clock=self.clock)
         write_state(self.places, "paused", current_file=self.taken.path.name, reason=self.reason, clock=self.clock)
         self._event("training.paused", f"{self.taken.path.name} is paused at step {saved.step}: {self.reason}.", step=saved.step)
-        self._answer("paused", step=saved.step)
-        self.status.settle("paused")
+        self.wishes.answer("paused", step=saved.step)
+        self.status.settle("idle")  # its words know no pause: the control state says that
         answer = self._wait(saved.step, f"paused: {self.reason}")
         if answer == "resume":
             jobs.resume(self.db, self.taken.job.id, self.me, clock=self.clock)
             write_state(self.places, "training", current_file=self.taken.path.name, clock=self.clock)
             self._event("training.resumed", f"{self.taken.path.name} goes on at step {saved.step}.", step=saved.step)
-            self._answer("resumed", step=saved.step)
+            self.wishes.answer("resumed", step=saved.step)
         return answer
 
     def disk_full(self, error: Exception) -> bool:
-        """Wait until there is room, or until a stop is asked for."""
+        """Wait until there is room, or until the file is to be left."""
         jobs.pause(self.db, self.taken.job.id, self.me, clock=self.clock)
         write_state(self.places, "paused", current_file=self.taken.path.name, reason="disk", clock=self.clock)
         self._event("training.disk_full", str(error), severity="error")
-        self.status.settle("paused", error=str(error), error_type="disk")
+        self.status.settle("idle", error=str(error), error_type="disk")
         while True:
             self.clock.sleep(PAUSED_POLL_S)
             self.run.heartbeat().beat(status="paused", phase="training", step=self.status_step(), total=self.total, message="disk")
-            self._renew(self.clock.monotonic())
-            if self.signals or self.lost or self._asked(paused=True) in ("stop", "skip"):
+            if self.leaving() is not None:
                 return False
             if disk_verdict(self.folder.path, refuse_below=self.minimum_free).verdict != "refuse":
                 jobs.resume(self.db, self.taken.job.id, self.me, clock=self.clock)
@@ -108,13 +121,48 @@ class Watch:
 
     # ---- told by the engine ----------------------------------------------------------------------------------------
 
+    @contextlib.contextmanager
+    def during(self, work: Busy) -> Iterator[None]:
+        """Say that something else than steps is going on, and be alive meanwhile: nobody takes it for stalled."""
+        self._leave_unbegun(work)
+        heartbeat = self.run.heartbeat()
+        now = heartbeat.snapshot
+        phase, step, total = str(now.get("phase") or "loading"), int(now.get("step") or 0), now.get("total_steps")
+        rate = now.get("throughput")
+        with contextlib.suppress(DiskFullError):  # the save itself meets the full disk, and waits for room
+            heartbeat.beat(status="running", phase=phase, step=step, total=total, throughput=rate, busy=work, force=True)
+        try:
+            with heartbeat.keepalive():
+                yield
+        finally:
+            with contextlib.suppress(DiskFullError):
+                heartbeat.beat(status="running", phase=phase, step=step, total=total, throughput=rate, force=True)
+        self._leave_unbegun(work)
+
+    def wait_while(self, busy: Callable[[], bool], message: str) -> None:
+        """Hold the file unbegun for as long as `busy()`. Raises LeaveError when it is to be left meanwhile."""
+        while busy():
+            self._leave_unbegun("loading")
+            self.run.heartbeat().beat(status="running", phase="loading", step=0, message=message)
+            self.clock.sleep(PAUSED_POLL_S)
+
     def begun(self, begun: Begun) -> None:
+        self._leave_unbegun("loading")
         self.total = begun.total
+        self.run.heartbeat().beat(status="running", phase="training", step=begun.done, total=begun.total, campaign_step=begun.start_step)
         write_json(self.run.path / "reports.json", {"schema_version": 1, **begun.reports})
         self.status.begun(begun)
         left = begun.total - begun.done
         text = f"{self.taken.path.name}: {left} of {begun.total} steps to train, from step {begun.start_step} of the campaign."
         self._event("training.started", text, step=begun.start_step, steps=left)
+        if begun.warning:
+            self._event("training.optimizer_lost", begun.warning, severity="warning", step=begun.start_step)
+        if begun.start_step < self.folder.campaign.current_step:
+            behind = (
+                f"The campaign was at step {self.folder.campaign.current_step} and goes on at step {begun.start_step}: the files trained "
+                "in between are not in these weights. Those of the last week are in queue/recently_completed/."
+            )
+            self._event("training.steps_lost", behind, severity="warning", step=begun.start_step)
         if begun.val_loss is not None:
             self.run.metrics().log("validation/loss", begun.val_loss, begun.start_step)
         with self.told("data.impact_unknown"):
@@ -166,15 +214,15 @@ class Watch:
             train_loss=saved.train_loss,
             val_loss=saved.val_loss,
             learning_rate=saved.learning_rate,
-            epoch=saved.done / saved.total,
+            epoch=saved.share,
             training_file=self.taken.path.name,
             skill_name=payload.get("skill"),
             skill_level=payload.get("level"),
-            total_examples_trained=self.folder.campaign.total_examples + self.position(saved.done),
+            total_examples_trained=self.folder.campaign.total_examples + self.position(saved.share),
         )
         owner = CampaignId(self.folder.campaign.hero_id, self.folder.campaign.id)
         ledger.record(self.db, self.places, saved.path, facts=facts, campaign=owner, clock=self.clock)
-        jobs.heartbeat(self.db, self.taken.job.id, self.me, position=self.position(saved.done), clock=self.clock)
+        jobs.heartbeat(self.db, self.taken.job.id, self.me, position=self.position(saved.share), clock=self.clock)
         if saved.val_loss is not None:
             self.run.metrics().log("validation/loss", saved.val_loss, saved.step)
         self.run.heartbeat().beat(
@@ -188,7 +236,7 @@ class Watch:
 
     def settle(self, outcome: str, step: int) -> None:
         """Answer what was asked for, once the file came to rest."""
-        self._answer(outcome, step=step)
+        self.wishes.close(outcome, stopped=self.stop_asked, step=step)
 
     @contextlib.contextmanager
     def told(self, type: str) -> Iterator[None]:
@@ -198,9 +246,9 @@ class Watch:
         except ModelwrightError as error:
             self._event(type, str(error), severity="error")
 
-    def position(self, done: int) -> int:
-        """Rows that `done` steps have trained, as far as packing lets one say."""
-        return round(self.rows * done / self.total) if self.total else 0
+    def position(self, share: float) -> int:
+        """Rows that a share of the file's windows holds, as far as packing lets one say."""
+        return round(self.rows * share)
 
     def status_step(self) -> int:
         return int(self.run.heartbeat().snapshot.get("step") or 0)
@@ -222,32 +270,30 @@ class Watch:
             if asked in ("stop", "skip"):
                 return "skip" if asked == "skip" else "stop"
 
-    def _asked(self, *, paused: bool) -> Any:
-        """The next thing that is asked for; what does not fit the moment is answered and passed over."""
-        forwarded = forward_signals(self.places, self.run.path, paused=paused, clock=self.clock)
-        for signal, sentence in forwarded.discarded:
+    def _asked(self, *, paused: bool, leaving: bool = False) -> Wish | None:
+        """What to do now, of all that is asked for. leaving: nothing but leaving the file is possible at this moment."""
+        for signal, sentence in self.wishes.collect(paused=paused, leaving=leaving):
             self._event("training.signal_discarded", sentence, signal=signal.kind)
-        control = self.run.control()
-        found = None
-        for request in control.poll():
-            wanted = "resume" if request.kind == "resume" else _HALTS.get(request.kind)
-            fits = wanted is not None and (wanted == "resume") == paused if wanted in ("resume", "pause") else wanted is not None
-            if not fits or found is not None:
-                control.ack(request, "refused", reason=f"{request.kind}: the training is {'paused' if paused else 'running'}.")
-                continue
-            found = wanted
-            self.reason = str(request.body.get("reason") or f"asked for by {request.actor}")
-            self.requests.append(request)
-            if wanted == "stop":
-                self.stop_asked = True
-            if wanted == "pause":  # from here on a resume has something to act on
-                write_state(
-                    self.places, "training", current_file=self.taken.path.name, reason=self.reason, pending="pause", clock=self.clock
-                )
-            if wanted in ("stop", "skip"):
-                word: Status = "stopping" if wanted == "stop" else "skipping"
-                write_state(self.places, word, current_file=self.taken.path.name, reason=self.reason, clock=self.clock)
-        return found
+        found = self.wishes.next(paused=paused, leaving=leaving)
+        if found is None:
+            return None
+        wish, request = found
+        self.reason = reason_of(request)
+        if wish == "stop":
+            self._note_stops()
+        self.skip_asked |= wish == "skip"
+        if wish == "pause":  # from here on a resume has something to act on
+            write_state(self.places, "training", current_file=self.taken.path.name, reason=self.reason, pending="pause", clock=self.clock)
+        if wish in ("stop", "skip"):
+            word: Status = "stopping" if wish == "stop" else "skipping"
+            write_state(self.places, word, current_file=self.taken.path.name, reason=self.reason, clock=self.clock)
+        return wish
+
+    def _leave_unbegun(self, work: Busy) -> None:
+        """Raise LeaveError when a file that is being loaded is to be left: no step of it is worth waiting for."""
+        halt = self.leaving() if work == "loading" else None
+        if halt is not None:
+            raise LeaveError(halt)
 
     def _still_active(self) -> bool:
         """Whether the campaign is the active one still: a switch pauses, moves the pointer and resumes. (2.3.2)"""
@@ -257,8 +303,17 @@ class Watch:
         self.reason = "another campaign is active now"
         return False
 
+    def _note_stops(self) -> None:
+        dismissals = [is_dismissal(request) for request in self.wishes.taken if wish_of(request) == "stop"]
+        self.dismissed |= any(dismissals)
+        self.stop_asked |= not all(dismissals)
+
     def _stop(self, reason: str) -> Halt:
-        self.stop_asked, self.reason = True, reason
+        """A signal arrived. It is meant for this trainer; the daemon stops with it when a stop lies before the run as well."""
+        self.reason = reason
+        self.wishes.collect_requests()
+        self.wishes.take_stops()
+        self._note_stops()
         write_state(self.places, "stopping", current_file=self.taken.path.name, reason=reason, clock=self.clock)
         return "stop"
 
@@ -274,11 +329,6 @@ class Watch:
             return False
         self.cancelled = held.cancel_asked
         return not self.cancelled
-
-    def _answer(self, outcome: str, **detail: Any) -> None:
-        for request in self.requests:
-            self.run.control().ack(request, outcome, **detail)
-        self.requests = []
 
     def _event(self, type: str, message: str, *, severity: events.Severity = "info", **data: Any) -> None:
         told = {"file": self.taken.path.name, "campaign": "/".join(self.folder.key), **data}

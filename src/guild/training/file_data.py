@@ -21,6 +21,7 @@ from guild.training.model_session import ModelSession
 from guild.training.packing import TrainingWindows, packing_enabled, training_windows
 from guild.training.preparation import DatasetPreparer, PreparedRows
 from guild.training.profiles import get_profile
+from modelwright.files import sha256_file
 
 MASKING_BATCHES = 4
 
@@ -28,13 +29,15 @@ MASKING_BATCHES = 4
 @dataclass(frozen=True)
 class FileData:
     """training: windows in the order of their steps. validation: windows of the held-out rows, None when the file is too small to hold any
-    back; held: these rows, prepared. digest: SHA-256 over the training windows. rows: how many are trained. reports: what was done."""
+    back; held: these rows, prepared. digest: SHA-256 over the training windows. file_sha256: over the file's bytes. rows: how many are
+    trained. reports: what was done."""
 
     training: TrainingWindows
     validation: TrainingWindows | None
     held: PreparedRows
     collate: Collator
     digest: str
+    file_sha256: str
     rows: int
     reports: dict[str, Any]
 
@@ -75,7 +78,9 @@ def load_file(config: TrainerConfig, session: ModelSession) -> FileData:
         held = encode_rows(prepared.validation, session.tokenizer, marks=session.marks, max_length=hyper.max_length, empty_ok=True)
         if held.documents:
             validation = training_windows(held.documents, hyper.max_length, pad_id=session.pad_id, seed=hyper.seed, packing=packing)
-    return FileData(training, validation, prepared.validation, collate, _digest(training), encoded.report.encoded, reports)
+    return FileData(
+        training, validation, prepared.validation, collate, _digest(training), sha256_file(data.path), encoded.report.encoded, reports
+    )
 
 
 def _first_batches(windows: TrainingWindows, collate: Collator, size: int) -> Iterator[dict[str, Any]]:

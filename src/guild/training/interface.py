@@ -7,6 +7,7 @@ code.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -69,9 +70,10 @@ class Data:
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where weights come from: `path` a folder, a hub id or `modelwright/tiny-*`. checkpoint: the campaign's checkpoint to go on from,
-    with its optimizer; None at the campaign's beginning. fresh_optimizer: the checkpoint is another campaign's, of which weights and step
-    are taken. rope_scaling: of the hero, for a base model that is loaded for the first time. device: `cpu` or `cuda[:n]`."""
+    """Where weights come from: `path` a folder, a hub id or `modelwright/tiny-*`. checkpoint: the campaign's checkpoint to go on from, with
+    its optimizer; None at the campaign's beginning. fresh_optimizer: the checkpoint is another campaign's, of which weights and step are
+    taken. rope_scaling: of the hero, for a base model that is loaded for the first time. device: `cpu` or `cuda[:n]`. start_step: the
+    campaign's step, for a checkpoint that does not say its own."""
 
     path: str
     checkpoint: Path | None = None
@@ -79,6 +81,7 @@ class ModelSource:
     rope_scaling: Mapping[str, Any] | None = None
     context_length: int | None = None
     device: str = "cpu"
+    start_step: int = 0
 
 
 @dataclass(frozen=True)
@@ -92,14 +95,15 @@ class Output:
 
 @dataclass(frozen=True)
 class Environment:
-    """Who trains what. prompt_date: the day in the base prompt, `YYYY-MM-DD`. done_steps: optimizer steps of this file that an earlier
-    attempt has trained and saved."""
+    """Who trains what. job_id: a key that no other job has, here or elsewhere (`trained_files.job_key`); checkpoints name the file by it.
+    prompt_date: the day in the base prompt, `YYYY-MM-DD`. former_per_step: windows of an optimizer step when the file was first begun, None
+    when nobody knows; it counts for a checkpoint of the first format, which has steps alone."""
 
     hero_id: str
     campaign_id: str
     job_id: str
     prompt_date: str
-    done_steps: int = 0
+    former_per_step: int | None = None
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,8 @@ class TrainingResult:
     """What became of a file.
 
     success: every step of the file is trained and saved; never for a stopped or skipped one. global_step: optimizer steps of the campaign.
-    done_steps, total_steps: of this file. final_loss: mean over its last ten steps. summary: figures for records and pages.
+    done_steps, total_steps: of this file. share: of its windows that are trained and saved, 0 to 1. final_loss: mean over its last ten
+    steps. summary: figures for records and pages.
     """
 
     success: bool
@@ -134,6 +139,7 @@ class TrainingResult:
     runtime_sec: float
     done_steps: int = 0
     total_steps: int = 0
+    share: float = 0.0
     last_checkpoint_path: Path | None = None
     final_loss: float | None = None
     summary: Mapping[str, Any] = field(default_factory=dict)
@@ -142,13 +148,15 @@ class TrainingResult:
 
 
 Halt = Literal["pause", "stop", "skip"]
+Busy = Literal["loading", "evaluating", "saving"]
+"""What takes its time beside steps: reading and encoding a file, looking at held-out rows, writing a checkpoint."""
 Answer = Literal["resume", "stop", "skip"]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """One optimizer step, for whoever watches. step: of the campaign. done, total: of the file. tokens: of the step, padding included.
-    seconds: wall clock of the step."""
+    """One optimizer step, for whoever watches. step: of the campaign. done, total: of the file, of earlier attempts as many as they took.
+    tokens: of the step, padding included. seconds: wall clock of the step."""
 
     step: int
     done: int
@@ -162,13 +170,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class SavedCheckpoint:
-    """A checkpoint that is on disk. train_loss: mean since the one before. val_loss: on the file's held-out rows, None between its ends.
-    complete: the file ends with it."""
+    """A checkpoint that is on disk. share: of the file's windows that it contains, 0 to 1. train_loss: mean since the one before. val_loss:
+    on the file's held-out rows, None between its ends. complete: the file ends with it."""
 
     path: Path
     step: int
     done: int
     total: int
+    share: float
     complete: bool
     train_loss: float | None
     val_loss: float | None
@@ -177,13 +186,15 @@ class SavedCheckpoint:
 
 @dataclass(frozen=True)
 class Begun:
-    """A file that is ready to be trained. reports: what was done to it, ready for JSON. val_loss: before its first step in this attempt."""
+    """A file that is ready to be trained. reports: what was done to it, ready for JSON. val_loss: before its first step in this attempt.
+    warning: a sentence when training does not go on as it should, else ""."""
 
     start_step: int
     done: int
     total: int
     reports: Mapping[str, Any]
     val_loss: float | None
+    warning: str = ""
 
 
 @dataclass(frozen=True)
@@ -197,11 +208,27 @@ class Measured:
     exact: int = 0
 
 
+class LeaveError(Exception):
+    """Raised by hooks before a file's first step: it is not to be begun. halt: `stop` or `skip`."""
+
+    def __init__(self, halt: Halt) -> None:
+        self.halt = halt
+        super().__init__(f"the file is left before its first step ({halt})")
+
+    @property
+    def outcome(self) -> Outcome:
+        return "skipped" if self.halt == "skip" else "stopped"
+
+
 class Hooks(Protocol):
     """What the engine tells the outside and asks of it, all from the training thread."""
 
     def begun(self, begun: Begun) -> None:
-        """Before the first step."""
+        """Before the first step. May raise LeaveError."""
+        ...
+
+    def during(self, work: Busy) -> AbstractContextManager[None]:
+        """Around whatever may take long between two steps. While a file is loaded it may raise LeaveError."""
         ...
 
     def halt(self) -> Halt | None:

@@ -20,7 +20,8 @@ MAX_PROMPT_TOKENS = 2048
 
 @dataclass(frozen=True)
 class Preview:
-    """One question with the golden and the model's answer. matches: they are equal but for spaces around and between words."""
+    """One question with the golden and the model's answer, their lengths in tokens. matches: they are equal but for spaces around and
+    between words."""
 
     system_prompt: str
     prompt: str
@@ -29,6 +30,7 @@ class Preview:
     matches: bool
     prompt_tokens: int
     answer_tokens: int
+    golden_tokens: int = 0
 
 
 def ask_row(
@@ -71,4 +73,5 @@ def ask_row(
     answer = str(tokenizer.decode(new, skip_special_tokens=True))
     system = next((str(message["content"]) for message in asked if message["role"] == "system"), "")
     question = next((str(message["content"]) for message in reversed(asked) if message["role"] == "user"), "")
-    return Preview(system, question, golden, answer, answer.split() == golden.split(), ids.shape[1], len(new))
+    length = len(tokenizer(golden, add_special_tokens=False).input_ids)
+    return Preview(system, question, golden, answer, answer.split() == golden.split(), ids.shape[1], len(new), length)

@@ -1,24 +1,30 @@
-"""`training_status.json`: what the trainer does now, replaced about once a second. (specs/guild.md 4.9)
+"""`training_status.json`: what the trainer does now, replaced about once a second. (specs/guild.md 4.9, G7)
 
-Every field of the specification is there; what nobody measures is null, never a made-up zero.
+Every field of the specification is there; what nobody measures is null, never a made-up zero. Shares run from 0 to 1, lengths are tokens.
+The trainer writes the document; everybody else reads it with `guild.control.training_status`.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from guild.training.interface import Begun, Measured, Progress, SavedCheckpoint
-from guild.training.preview import Preview
+from guild.training.preview import MAX_NEW_TOKENS, Preview
 from modelwright.clock import SYSTEM_CLOCK, Clock, stamp
-from modelwright.files import write_json
+from modelwright.errors import ModelwrightError
+from modelwright.files import read_json, write_json
 
-RunStatus = Literal["idle", "training", "paused", "crashed", "completed"]
+STATUS_NAME = "training_status.json"
+ShownStatus = Literal["idle", "training", "crashed", "completed"]
 HISTORY = 200
 RECENT = 5
+TREND = 20
+"""Answers, or losses, of which the mean is compared with that of as many before them."""
 SMOOTHING = 0.1
 GAP_WARNING = 0.5
 """Validation minus training loss beyond which a warning stands. (2.1.4)"""
@@ -33,8 +39,12 @@ NOT_MEASURED = (
 
 @dataclass
 class TrainingStatus:
-    """The document of one campaign, kept up to date. path: where it lies. model_name, context_window (tokens): of the campaign.
-    effective_batch: windows of an optimizer step. every_s, every_steps: how often it is written while steps go by, 0 steps for never."""
+    """The document of one campaign, kept up to date; one for each file, and what it remembers beyond one file it takes up from the document
+    that is there.
+
+    path: where it lies. model_name, context_window (tokens): of the campaign. effective_batch: windows of an optimizer step. every_s,
+    every_steps: how often it is written while steps go by, 0 steps for never.
+    """
 
     path: Path
     model_name: str
@@ -46,13 +56,18 @@ class TrainingStatus:
     _values: dict[str, Any] = field(default_factory=dict)
     _losses: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=HISTORY))
     _recent: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=RECENT))
-    _matches: deque[bool] = field(default_factory=lambda: deque(maxlen=50))
-    _asked: int = 0
-    _right: int = 0
+    _answers: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=HISTORY))
     _tokens: int = 0
     _seconds: float = 0.0
     _rate: float | None = None
     _written: float = -math.inf
+
+    def __post_init__(self) -> None:
+        former = _former(self.path)
+        self._losses.extend(_entries(former, "train_loss_history", "loss"))
+        self._answers.extend(_entries(former, "accuracy_history", "accuracy"))
+        self._recent.extend(_entries(former, "recent_examples"))
+        self._values |= {name: former[name] for name in REMEMBERED if _is_number(former.get(name))}
 
     def file(self, name: str, number: int, waiting: int) -> None:
         """A file begins: its place in this process's work and how many wait behind it."""
@@ -68,6 +83,8 @@ class TrainingStatus:
     def begun(self, begun: Begun) -> None:
         """It is prepared."""
         left = begun.total - begun.done
+        while self._losses and (self._losses[-1].get("step") or 0) > begun.start_step:
+            self._losses.pop()  # steps that died unsaved, and are trained again
         self._values |= {
             "status": "training", "current_step": begun.start_step, "total_steps": begun.start_step + left, "batch_step": begun.done,
             "batch_total_steps": begun.total, "epoch": 0.0, "validation_loss": begun.val_loss,
@@ -104,21 +121,28 @@ class TrainingStatus:
         self.write()
 
     def previewed(self, preview: Preview) -> None:
-        """A held-out row was asked."""
-        self._asked += 1
-        self._right += preview.matches
-        self._matches.append(preview.matches)
+        """A held-out row was asked: `accuracy_history` gets 1 for a right answer and 0 for another."""
+        asked = int(self._values.get("total_evals") or 0) + 1
+        right = int(self._values.get("total_correct") or 0) + preview.matches
+        self._answers.append({"step": self._values.get("current_step"), "accuracy": float(preview.matches)})
         shown = {
             "current_system_prompt": preview.system_prompt, "current_prompt": preview.prompt, "golden_answer": preview.golden,
             "model_answer": preview.answer, "answer_matches": preview.matches,
         }  # fmt: skip
         self._recent.append({**shown, "step": self._values.get("current_step")})
-        last = list(self._matches)
+        answers = [entry["accuracy"] for entry in self._answers]
         self._values |= shown | {
-            "recent_examples": list(self._recent), "total_evals": self._asked, "total_correct": self._right,
-            "accuracy_percent": 100 * self._right / self._asked, "accuracy_last_20": _share(last[-20:]), "accuracy_last_50": _share(last),
+            "total_evals": asked, "total_correct": right, "accuracy_percent": 100 * right / asked, "accuracy_last_20": _mean(answers[-20:]),
+            "accuracy_last_50": _mean(answers[-50:]), "accuracy_trend": _trend(answers), **self._lengths(preview),
         }  # fmt: skip
         self.write()
+
+    def _lengths(self, preview: Preview) -> dict[str, int]:
+        lengths: dict[str, int] = {}
+        for whose, tokens in (("golden", preview.golden_tokens), ("model", preview.answer_tokens)):
+            longest = f"max_{whose}_output_length"
+            lengths |= {f"current_{whose}_output_length": tokens, longest: max(tokens, self._values.get(longest) or 0)}
+        return lengths
 
     def saved(self, saved: SavedCheckpoint) -> None:
         """A checkpoint was made."""
@@ -128,7 +152,7 @@ class TrainingStatus:
             self._values |= {"validation_loss": saved.val_loss, "val_train_gap": gap, "active_alerts": alerts, "alert_summary": len(alerts)}
         self.write(force=True)
 
-    def settle(self, status: RunStatus, *, error: str | None = None, error_type: str | None = None) -> None:
+    def settle(self, status: ShownStatus, *, error: str | None = None, error_type: str | None = None) -> None:
         """The file, or the process, came to rest."""
         self._values |= {"status": status, "error_message": error, "error_type": error_type}
         self.write(force=True)
@@ -154,8 +178,11 @@ class TrainingStatus:
             "status": "idle",
             "model_name": self.model_name,
             "context_window": self.context_window,
+            "max_output_tokens": MAX_NEW_TOKENS,
             **self._values,
             "train_loss_history": list(self._losses),
+            "accuracy_history": list(self._answers),
+            "recent_examples": list(self._recent),
             "queue_velocity": velocity,
             "timestamp": stamp(self.clock.now()),
         }
@@ -164,9 +191,7 @@ class TrainingStatus:
         losses = [entry["loss"] for entry in self._losses]
         mean = sum(losses[-20:]) / len(losses[-20:])
         variance = sum((loss - mean) ** 2 for loss in losses[-20:]) / len(losses[-20:])
-        before = losses[-40:-20]
-        trend = None if len(before) < 20 else mean - sum(before) / len(before)
-        return {"streaming_ce": mean, "loss_variance": variance, "loss_trend": trend}
+        return {"streaming_ce": mean, "loss_variance": variance, "loss_trend": _trend(losses)}
 
 
 FIELDS = (
@@ -176,9 +201,41 @@ FIELDS = (
     "total_correct", "accuracy_percent", "train_loss_history", "accuracy_history", "steps_per_second", "eta_seconds", "accuracy_last_20",
     "accuracy_last_50", "accuracy_trend", "validation_loss", "val_train_gap", "streaming_ce", "loss_variance", "loss_trend",
     "fixed_eval_em", "fixed_eval_ce", "fixed_eval_trend", "active_alerts", "alert_summary",
-    "tokens_per_sec", "tokens_per_sec_avg", "queue_velocity",
+    "tokens_per_sec", "tokens_per_sec_avg", "queue_velocity", "max_golden_output_length", "current_golden_output_length",
+    "max_model_output_length", "current_model_output_length",
 )  # fmt: skip
+REMEMBERED = (
+    "total_evals", "total_correct", "accuracy_percent", "accuracy_last_20", "accuracy_last_50", "accuracy_trend",
+    "max_golden_output_length", "max_model_output_length",
+)  # fmt: skip
+"""Numbers that go on from file to file, as the histories do."""
 
 
-def _share(matches: list[bool]) -> float | None:
-    return sum(matches) / len(matches) if matches else None
+def _former(path: Path) -> dict[str, Any]:
+    """The document that stands there; {} where none can be read, which costs a view and no truth."""
+    try:
+        content = read_json(path)
+    except ModelwrightError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _entries(document: Mapping[str, Any], name: str, number: str = "") -> list[dict[str, Any]]:
+    """The objects of a list in a document that anybody may have written; number: a field that must be one."""
+    found = document.get(name)
+    entries = [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+    return [entry for entry in entries if not number or _is_number(entry.get(number))]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _trend(values: list[float]) -> float | None:
+    """The mean of the last values less that of as many before; None until there are enough of both."""
+    last, before = values[-TREND:], values[-2 * TREND : -TREND]
+    return None if len(before) < TREND else sum(last) / TREND - sum(before) / TREND

@@ -8,7 +8,7 @@ from typing import Any
 from guild.validation.failures import checked
 from guild.validation.gate import LIMITS, FileLimits, admit, require_unchanged
 from guild.validation.judging import Verdict, judge_rows, row_sentence
-from guild.validation.origin import choose_schema, read_origin
+from guild.validation.origin import choose_schema, maker, read_origin, read_sidecar
 from guild.validation.report import SPEC_VALIDATOR, Generator, ValidationReport, make_report
 from guild.validation.rows import shown, validate_row
 from guild.validation.scan import ScanTask
@@ -42,8 +42,10 @@ def check_job(
     def validate() -> ValidationReport:
         nonlocal generator
         verdict = Verdict(errors=sentences)
+        sidecar = read_sidecar(path)
+        generator = maker(sidecar)
         state = admit(path, limits)
-        origin = read_origin(path, max_line_bytes=limits.line_bytes)
+        origin = read_origin(path, sidecar, max_line_bytes=limits.line_bytes)
         generator = origin.generator
         schema, source = choose_schema(path, origin, named if isinstance(named, str) else None, allow_default=allow_default)
         verdict.stats |= {"schema_id": schema.id, "schema_source": source, "bytes": state.size, "strict": strict}

@@ -13,7 +13,7 @@ import orjson
 from guild.naming import sidecar_name
 from guild.validation.gate import RefusedFileError
 from guild.validation.reading import read_blocks
-from guild.validation.report import UNKNOWN, Generator
+from guild.validation.report import Generator
 from guild.validation.rows import from_metadata, named_schema, shown
 from guild.validation.schemas import DEFAULT_SCHEMA, SCHEMAS, DataSchema, schema_of
 from modelwright.errors import DamagedFileError, Fault
@@ -34,17 +34,19 @@ class Origin:
     examples: int | None
 
 
-def read_origin(path: str | PathLike[str], *, max_line_bytes: int) -> Origin:
-    """Sidecar and first row of a file. Raises DamagedFileError for a sidecar that is no JSON object, StorageError, OSError."""
-    sidecar = read_sidecar(path)
+def read_origin(path: str | PathLike[str], sidecar: dict[str, Any] | None, *, max_line_bytes: int) -> Origin:
+    """What a file says of itself: in its sidecar, which `read_sidecar` read, and in its first row. Raises OSError."""
     number, first = _first_row(path, max_line_bytes)
     count = (sidecar or {}).get("example_count")
-    return Origin(_generator(sidecar or {}, first or {}), sidecar, first, number, count if type(count) is int else None)
+    return Origin(maker(sidecar, first), sidecar, first, number, count if type(count) is int else None)
 
 
 def read_sidecar(path: str | PathLike[str]) -> dict[str, Any] | None:
-    """The lineage sidecar beside a data file, None when there is none. Raises DamagedFileError, StorageError."""
-    place = Path(path).with_name(sidecar_name(Path(path).name))
+    """The lineage sidecar beside a data file, None when there is none. Raises DamagedFileError, StorageError.
+
+    It is read before the file is looked at, so that a refused file has its maker on record too.
+    """
+    place = Path(path).parent / sidecar_name(Path(path).name)
     if not place.exists():
         return None
     found = read_json(place)
@@ -73,14 +75,19 @@ def choose_schema(path: str | PathLike[str], origin: Origin, job: str | None, *,
         return SCHEMAS[DEFAULT_SCHEMA], "default"
     found_nothing = "no schema id in the job, the sidecar or the first row"
     allowed = f"one of {', '.join(SCHEMAS)}"
-    raise RefusedFileError(Fault(name, found_nothing, allowed, "Name it in the job or the sidecar (`schema_id`), or allow the default"))
+    todo = "Name it there (`schema_id`), or allow the default: --allow-default, or validation.allow_default in config.json"
+    raise RefusedFileError(Fault(name, found_nothing, allowed, todo))
 
 
-def _generator(sidecar: dict[str, Any], row: dict[str, Any]) -> Generator:
-    if sidecar.get("generator_id"):
-        return Generator(str(sidecar["generator_id"]), str(sidecar.get("generator_version") or UNKNOWN))
-    name = from_metadata(row, "generator_id")
-    return Generator(str(name), str(from_metadata(row, "generator_version") or UNKNOWN)) if name else Generator()
+def maker(sidecar: dict[str, Any] | None, row: dict[str, Any] | None = None) -> Generator:
+    """Who made a file: what its sidecar says, else its first row."""
+    for name, version in (
+        ((sidecar or {}).get("generator_id"), (sidecar or {}).get("generator_version")),
+        (from_metadata(row or {}, "generator_id"), from_metadata(row or {}, "generator_version")),
+    ):
+        if name:
+            return Generator(str(name), str(version) if version else None)
+    return Generator()
 
 
 def _first_row(path: str | PathLike[str], max_line_bytes: int) -> tuple[int, dict[str, Any] | None]:

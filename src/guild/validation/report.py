@@ -6,9 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-UNKNOWN = "unknown"
-"""Generator id and version of a file that names none."""
-
 
 @dataclass(frozen=True)
 class Validator:
@@ -24,10 +21,10 @@ DATA_VALIDATOR = Validator("data_validator", "1.1.0")
 
 @dataclass(frozen=True)
 class Generator:
-    """Who made the data, as lineage knows it."""
+    """Who made the data, as far as it says so itself; None for what it does not say."""
 
-    id: str = UNKNOWN
-    version: str = UNKNOWN
+    id: str | None = None
+    version: str | None = None
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class ValidationReport:
     """The result that lineage records.
 
     valid: no error was found; only a valid file may be trained on. errors, warnings: one sentence each. stats: counts and lengths, by
-    name (docs/guild.md lists them).
+    name (docs/guild.md lists them). generator_id, generator_version: None when the data does not name its maker.
     """
 
     valid: bool
@@ -44,8 +41,8 @@ class ValidationReport:
     stats: Mapping[str, Any] = field(default_factory=dict)
     validator_name: str = DATA_VALIDATOR.name
     validator_version: str = DATA_VALIDATOR.version
-    generator_id: str = UNKNOWN
-    generator_version: str = UNKNOWN
+    generator_id: str | None = None
+    generator_version: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form."""

@@ -21,7 +21,7 @@ from guild.validation.gate import LIMITS, FileLimits, admit, require_unchanged
 from guild.validation.judging import Verdict, judge_deep, judge_first_rows, judge_lengths, judge_rows
 from guild.validation.lengths import FIRST_ROWS, TokenCounter, characters, measure, rows_at, sample_numbers
 from guild.validation.merging import FileFindings
-from guild.validation.origin import choose_schema, read_origin
+from guild.validation.origin import choose_schema, maker, read_origin, read_sidecar
 from guild.validation.policy import WARN, Policy
 from guild.validation.reading import BLOCK_BYTES
 from guild.validation.report import DATA_VALIDATOR, Generator, ValidationReport, make_report
@@ -93,8 +93,10 @@ def validate_file(
 
     def validate() -> ValidationReport:
         nonlocal generator
+        sidecar = read_sidecar(path)
+        generator = maker(sidecar)
         state = admit(path, limits)
-        origin = read_origin(path, max_line_bytes=limits.line_bytes)
+        origin = read_origin(path, sidecar, max_line_bytes=limits.line_bytes)
         generator = origin.generator
         shape, source = choose_schema(path, origin, schema, allow_default=allow_default)
         name = os.fspath(path)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from guild.analytics.drift import HISTORY, Drift, drift_document, layer_drift, pattern_of
+from guild.analytics.drift import FAR, HISTORY, Drift, drift_document, layer_drift, pattern_of
 from guild.analytics.weights import CHUNK
 from helpers.guild_analytics import layered, save_weights
 from modelwright.clock import ManualClock
@@ -113,6 +113,33 @@ def test_a_layer_that_was_zero_has_no_ratio(tmp_path: Path) -> None:
     moved = layer_drift(tmp_path / "a", save_weights(tmp_path / "c", layered(1)))
     assert still.total.drift == 0.0
     assert moved.total.drift is None
+
+
+@pytest.mark.parametrize(
+    ("scale", "status", "far"),
+    [
+        ({3: 9.0}, "warning", [3]),  # one middle layer exploded; both quarters are even
+        ({2: 0.0}, "warning", [2]),  # one vanished
+        ({0: 0.01, 5: 30.0}, "warning", [0, 5]),
+        ({-1: -1.0}, "warning", [-1]),
+        (dict.fromkeys(range(-1, 8), 1.5), "ok", []),  # far for a fine-tuning, and still no fault of a layer
+        ({4: 1.89}, "ok", []),
+        ({4: 1.91}, "warning", [4]),
+    ],
+)
+def test_item_47_a_layer_that_exploded_or_vanished_is_a_warning(
+    tmp_path: Path, scale: dict[int, float], status: str, far: list[int]
+) -> None:
+    found = drift_document(drifted(tmp_path, scale), None, step=1, base="b", checkpoint="c", clock=ManualClock())
+    assert (found["status"], found["far"], found["far_drift"]) == (status, far, FAR)
+
+
+def test_what_lies_behind_the_last_layer_counts_too(tmp_path: Path) -> None:
+    base, now = layered(2), layered(2)
+    now["model.norm.weight"] = 20 * now["model.norm.weight"]
+    found = layer_drift(save_weights(tmp_path / "a", base), save_weights(tmp_path / "b", now))
+    made = drift_document(found, None, step=1, base="b", checkpoint="c", clock=ManualClock())
+    assert (made["status"], made["far"]) == ("warning", ["other"])
 
 
 def test_models_without_a_common_tensor_are_no_data(tmp_path: Path) -> None:

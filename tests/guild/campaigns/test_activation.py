@@ -12,14 +12,21 @@ from guild.campaigns.activation import activate, readable_status_file, refuse_wh
 from guild.campaigns.campaign import STATUS_FILES, read_campaign
 from guild.campaigns.pointer import NoActiveCampaignError, active_campaign, active_key, require_active
 from guild.campaigns.store import archive_campaign, create_campaign
+from guild.control.daemon import daemon_liveness
 from guild.control.signals import active as signals
 from guild.control.signals import give
 from guild.control.state import read_state, write_state
+from guild.control.status import ORPHAN, get_status, may_resume
 from guild.errors import RefusedError
 from guild.places import Places
+from guild.records import jobs
+from guild.records.database import open_guild
+from guild.training_controller import main as control
 from helpers.guild_campaigns import eventually, new_house, toy_daemon
+from helpers.guild_jobs import data_file, died
 from modelwright.errors import DamagedFileError, UsageError
 from modelwright.files import write_json
+from modelwright.identity import current_identity
 
 
 @pytest.fixture
@@ -174,3 +181,46 @@ def test_settings_change_only_while_training_rests(places: Places) -> None:
     activate(places, *two(places)[0])
     with toy_daemon(places), pytest.raises(RefusedError, match="Pause it first"):
         refuse_while_training(places, "this")
+
+
+# --- with a trainer that outlived its daemon
+
+
+def test_a_trainer_that_outlived_its_daemon_still_trains(places: Places) -> None:
+    """The daemon was killed, its trainer goes on: what is refused or paused for a daemon is refused or paused for it too. (G4, G5)"""
+    first, second = two(places)
+    activate(places, *first)
+    with toy_daemon(places, trainer=True) as trainer:
+        assert daemon_liveness(places) == "dead" and training_state(places) == "training"
+        with pytest.raises(RefusedError, match="Pause it first"):
+            refuse_while_training(places, "this")
+        assert (get_status(places)["stale"], get_status(places)["notes"]) == (False, [ORPHAN])
+        done = activate(places, *second)
+        assert done.paused and done.changed
+        eventually(lambda: training_state(places) == "training", "the trainer to go on")
+        give(places, "pause", "lunch")
+        eventually(lambda: training_state(places) == "paused", "the pause")
+        assert may_resume(places)
+        assert control(["--base-dir", str(places.base), "resume", "--wait", "30"]) == 0
+        assert training_state(places) == "training"
+        trainer.kill()
+        trainer.wait()
+        assert training_state(places) == "idle" and not may_resume(places) and get_status(places)["stale"]
+        refuse_while_training(places, "this")
+
+
+def test_a_campaign_in_which_a_file_is_held_is_not_archived(places: Places) -> None:
+    first, second = two(places)
+    activate(places, *second)
+    with open_guild(places) as db:
+        job = jobs.enqueue(db, data_file("a"))
+        for owner, refused in ((current_identity(), True), (died(), False)):
+            held = jobs.claim(db, owner, kinds=("train_file",))
+            assert held is not None and held.id == job.id
+            jobs.heartbeat(db, job.id, owner, campaign="/".join(first))
+            if refused:
+                with pytest.raises(RefusedError, match=r"a\.jsonl is being trained in it"):
+                    archive_campaign(places, *first)
+                assert (places.campaigns / "tiny" / first[1]).is_dir()
+                jobs.release(db, job.id, owner)
+        assert archive_campaign(places, *first).archived

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from guild.campaigns.activation import activate
 from guild.campaigns.config_file import edit_config_file, installation_config, read_config_file
 from guild.campaigns.store import create_campaign
 from guild.errors import RefusedError
@@ -57,7 +58,9 @@ def test_no_file_is_all_defaults(places: Places) -> None:
         ({"model_path": "models/nowhere"}, "model_path"),
         ({"profile": {"name": "nothing"}}, "profile.name"),
         ({"poll_intervall": 5}, "poll_intervall"),
-        *(({"auto_generate": {**FULL_AUTO, gone: None}}, "auto_generate") for gone in ("host", "port", "count", "priority")),
+        *(({"auto_generate": {**FULL_AUTO, gone: None}}, "auto_generate") for gone in ("count", "priority")),
+        ({"watchdog": {"step_limit_s": 0}}, "watchdog.step_limit_s"),
+        ({"watchdog": {"restarts": 0}}, "watchdog.restarts"),
     ],
 )  # fmt: skip
 def test_item_10_each_range_is_enforced_with_the_field_named(places: Places, content: dict[str, Any], field: str) -> None:
@@ -78,6 +81,25 @@ def test_a_complete_file_passes_and_remarks_are_left_alone(places: Places) -> No
     places.config_file.write_text("{")
     with pytest.raises(DamagedFileError):
         read_config_file(places)
+
+
+def test_a_skill_has_its_own_address_so_host_and_port_may_be_absent(places: Places) -> None:
+    write(places, model_name="m", auto_generate={"enabled": True, "count": 5, "priority": "low"})
+    section = installation_config(places).auto_generate
+    assert (section.enabled, section.host, section.port) == (True, None, None)
+
+
+def test_the_first_setting_of_a_house_begins_the_file(places: Places) -> None:
+    with pytest.raises(ConfigError, match=r"model_name: found none.*give model_name=ID") as refused:
+        edit_config_file(places, {"poll_interval": 30})
+    assert len(refused.value.faults) == 1 and not places.config_file.exists()
+    assert edit_config_file(places, {"poll_interval": 30, "model_name": "tiny"}) == ["poll_interval", "model_name"]
+    places.config_file.unlink()
+    folder = create_campaign(places, "tiny", "First")
+    activate(places, *folder.key)
+    model_checkpoint(folder.checkpoints, 10)  # model_name is locked from here on, which the beginning of the file is no change of
+    assert edit_config_file(places, {"poll_interval": 30}) == ["poll_interval"]
+    assert json.loads(places.config_file.read_text())["model_name"] == "tiny"
 
 
 def test_edits_keep_everything_else(places: Places) -> None:

@@ -93,6 +93,12 @@ def test_an_id_belongs_to_one_file_and_is_no_reserved_name(places: Places) -> No
     found = read_heroes(places)
     assert len(found.heroes) == 3
     assert {path.name: "no other file" in str(error) for path, error in found.faults.items()} == {"zz.yaml": True, "zzz.yaml": False}
+    (places.heroes / "aa.yaml").write_text(text)  # a copy in front of the one that bears the id's name
+    (places.heroes / "zz.yaml").unlink()
+    found = read_heroes(places)
+    fault = str(found.faults[places.heroes / "aa.yaml"])
+    assert "'tiny' in aa.yaml" in fault and "tiny.yaml has this one" in fault and "Change it in aa.yaml" in fault
+    assert len(found.heroes) == 3 and places.heroes / "tiny.yaml" not in found.faults
 
 
 def test_the_memory_estimate_is_the_formula_of_the_specification(places: Places) -> None:

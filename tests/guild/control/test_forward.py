@@ -85,6 +85,16 @@ def test_a_stop_is_asked_and_told_also_while_paused(tmp_path: Path, run: Path) -
     assert [request.kind for request in Control(run).poll()] == ["stop"]
 
 
+def test_a_pause_behind_a_skip_is_for_the_next_file(tmp_path: Path, run: Path) -> None:
+    """While paused too: the skip ends that pause."""
+    places = Places(tmp_path)
+    for paused in (False, True):
+        touch(places, "skip", 10)
+        touch(places, "pause", 5)
+        assert forward_signals(places, run, paused=paused).paused
+        assert [request.kind for request in Control(run).poll()] == ["skip", "pause"]
+
+
 def test_without_a_live_run_the_caller_acts_and_a_skip_means_nothing(tmp_path: Path) -> None:
     places = Places(tmp_path)
     touch(places, "skip", 3)
@@ -114,7 +124,7 @@ def test_every_signal_is_used_or_discarded_and_the_last_word_counts(order: list[
     signals = made(tuple(order[:count]))
     wanted, discarded, after = judge(signals, paused=paused, live=live)
     assert sorted(signal.order for signal in wanted + [signal for signal, _ in discarded]) == list(range(count))
-    words = [signal.kind for signal in signals if signal.kind in ("pause", "resume")]
+    words = [signal.kind for signal in signals if signal.kind in ("pause", "resume") or (live and signal.kind == "skip")]
     assert after == (paused if not words else words[-1] == "pause")
     assert all(signal in wanted for signal in signals if signal.kind == "stop")
 

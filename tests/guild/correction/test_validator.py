@@ -89,8 +89,8 @@ def test_a_file_without_rows_does_not_pass_and_unequal_types_are_told(tmp_path: 
 
 def test_all_files_are_those_kept_and_those_waiting(tmp_path: Path) -> None:
     places = Places(tmp_path)
-    for folder in (places.sparring_data, places.inbox, places.level("low"), places.recently_completed):
+    for number, folder in enumerate((places.sparring_data, places.inbox, places.level("low"), places.recently_completed)):
         folder.mkdir(parents=True)
-        write_rows(folder / "sparring_a.jsonl", triple())
+        write_rows(folder / "sparring_a.jsonl", triple() * (number + 1))
         write_rows(folder / "train_b.jsonl", triple())
     assert [path.parent for path in all_files(places)] == [places.sparring_data, places.inbox, places.level("low")]

@@ -35,6 +35,7 @@ from helpers.guild_records import in_processes, killed_at_line
 from helpers.guild_skill_server import skill_server
 from modelwright.clock import ManualClock
 from modelwright.database import Database
+from modelwright.errors import MissingFileError
 from modelwright.files import read_json, write_json
 from modelwright.identity import current_identity
 
@@ -178,6 +179,17 @@ def test_item_27_switched_off_or_without_an_api_nothing_is_generated_even_by_for
             now(db, off, ManualClock(START), force=True)
         assert generation_round(db, off) is None
     assert files(places) and not files(off)
+
+
+def test_item_25_without_a_registry_no_server_is_looked_for(tmp_path: Path) -> None:
+    """The skill file has an address, and it is not used in the registry's place."""
+    places = make_curriculum_house(tmp_path / "house", api=8123)
+    places.hosts.unlink()
+    with open_guild(places) as db, pytest.raises(MissingFileError, match="no address is built in"):
+        now(db, places, ManualClock(START), count=5, force=True)
+    edit_skill(places, "bin", api={"url": "local"})
+    with open_guild(places) as db:
+        assert now(db, places, ManualClock(START), count=5, force=True).rows == 5
 
 
 def test_another_skills_server_on_the_port_is_refused(tmp_path: Path) -> None:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from guild.campaigns.activation import activate
 from guild.curriculum.progress import advance_now, announce, catch_up, register_evaluation, set_mastered, training_level
-from guild.curriculum.state import changing, read_state, state_path
+from guild.curriculum.state import changing, read_state, share, state_path
 from guild.errors import RefusedError, UnknownSkillError
 from guild.places import Places
 from guild.records import events
 from guild.records.checkpoint_record import NO_CAMPAIGN, CampaignId
 from guild.records.database import open_guild
 from guild.records.evaluation_records import Evaluation
-from guild.records.evaluations import record_evaluation
+from guild.records.evaluations import evaluations_of, record_evaluation
 from guild.records.intervals import wilson
+from guild.records.status_documents import original_path
 from helpers.guild_curriculum import CAMPAIGN, edit_skill, evaluation, make_curriculum_house
+from helpers.guild_house import new_campaign
 from helpers.guild_records import in_processes, killed_at_line
 from modelwright.database import Database
 from modelwright.errors import ConfigError, DamagedFileError
@@ -26,6 +33,14 @@ from modelwright.files import read_json, write_json
 @pytest.fixture
 def places(tmp_path: Path) -> Places:
     return make_curriculum_house(tmp_path / "house")
+
+
+def died_in_process(work: Callable[[], None]) -> bool:
+    """Whether `work` killed the process that it ran in."""
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join(60)
+    return process.exitcode == -signal.SIGKILL
 
 
 def level_ups(db: Database) -> list[dict[str, object]]:
@@ -62,11 +77,29 @@ def test_the_last_level_is_never_exceeded(places: Places) -> None:
 def test_fewer_problems_count_only_where_the_level_has_no_more(places: Places) -> None:
     with open_guild(places) as db:
         assert not register_evaluation(db, places, evaluation(1, correct=6, total=6)).counted
-        assert register_evaluation(db, places, evaluation(1, correct=6, total=6), available=6).counted
-        assert not register_evaluation(db, places, evaluation(2, correct=5, total=5), available=6).counted
+        assert register_evaluation(db, places, evaluation(1, correct=6, total=6, available=6)).counted
+        assert not register_evaluation(db, places, evaluation(2, correct=5, total=5, available=6)).counted
 
 
-def test_an_original_document_is_read_in_place_and_never_rewritten(places: Places) -> None:
+def test_evidence_of_a_small_level_survives_a_kill_between_storing_and_counting(places: Places) -> None:
+    """The process dies when the evaluation is durable and nobody has counted it yet."""
+    few = [evaluation(step, correct=6, total=6, available=6) for step in (1, 2, 3)]
+
+    def work(one: Evaluation) -> None:
+        with open_guild(places) as db:
+            record_evaluation(db, places, one)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    for one in few:
+        assert died_in_process(lambda one=one: work(one))  # type: ignore[misc]
+    with open_guild(places) as db:
+        record_evaluation(db, places, evaluation(4, correct=5, total=5, available=6))  # not all of the six: no evidence
+        assert [one.advanced for one in catch_up(db, places, CAMPAIGN)] == [False, False, True]
+        assert read_state(places, CAMPAIGN).standing("bin").mastered == 1 and len(level_ups(db)) == 1
+        assert [one.available for one in evaluations_of(db, CAMPAIGN)] == [6, 6, 6, 6]
+
+
+def test_an_original_document_is_read_in_place_and_put_aside_by_the_first_change(places: Places) -> None:
     entry = {"step": 5, "accuracy": 1.0, "training_level": 4, "mastered_level": 3, "timestamp": "2025-11-01T00:00:00", "metadata": {}}
     original = {
         "skills": {"binary": {"current_level": 3, "accuracy_history": [entry] * 3, "progression_history": [], "colour": "red"}},
@@ -79,13 +112,34 @@ def test_an_original_document_is_read_in_place_and_never_rewritten(places: Place
     with open_guild(places) as db:
         assert not register_evaluation(db, places, evaluation(5)).counted  # level 1: nothing changes
         assert not state_path(places, CAMPAIGN).exists()
+        assert places.curriculum_state.read_bytes() == before  # nothing was changed
+        assert catch_up(db, places, CAMPAIGN) == [] and places.curriculum_state.read_bytes() == before
         assert register_evaluation(db, places, evaluation(5, level=4)).counted
-    assert places.curriculum_state.read_bytes() == before
+    assert original_path(places.curriculum_state).read_bytes() == before
+    assert read_state(places, CampaignId("tiny", "campaign-009")).content == original  # another campaign of the original system
+    shared = read_json(places.curriculum_state)
+    assert (shared["campaign"], shared["mood"], len(shared["skills"]["bin"]["evidence"])) == (CAMPAIGN.key, {"a": 1}, 1)
     written = read_json(state_path(places, CAMPAIGN))
     assert written["mood"] == {"a": 1} and written["migrated_at"] == "2025-11-20T00:00:00"
     assert list(written["skills"]) == ["bin"] and written["skills"]["bin"]["colour"] == "red"
     assert len(written["skills"]["bin"]["accuracy_history"]) == 4
     assert len(written["skills"]["bin"]["evidence"]) == 1  # the original's repeats are history and no evidence
+
+
+def test_the_installations_document_says_what_the_active_campaign_does(places: Places) -> None:
+    other = CampaignId(*new_campaign(places, "Other", select=False))
+    set_mastered(places, "bin", 4, CAMPAIGN)
+    set_mastered(places, "bin", 9, other)  # not the active one
+    shared = read_json(places.curriculum_state)
+    assert (shared["campaign"], shared["skills"]["bin"]["current_level"], shared["schema_version"]) == (CAMPAIGN.key, 4, 1)
+    assert share(places, CAMPAIGN) is False and share(places, other) is False
+    activate(places, other.hero_id, other.campaign_id)
+    with open_guild(places) as db:
+        catch_up(db, places, other)  # what every round of a daemon does
+    shared = read_json(places.curriculum_state)
+    assert (shared["campaign"], shared["skills"]["bin"]["current_level"]) == (other.key, 9)
+    places.curriculum_state.unlink()
+    assert share(places, other) is True and read_json(places.curriculum_state)["skills"]["bin"]["current_level"] == 9
 
 
 def test_without_campaigns_the_installation_keeps_the_state(tmp_path: Path) -> None:

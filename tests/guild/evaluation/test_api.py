@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from typing import Any
 
 import pytest
 
 from guild.evaluation.api import ApiAnswerer, ApiError, api_key, base_url, choose_model, served_models
+from guild.evaluation.local import LocalAnswerer
 from helpers.guild_evaluation import Chat, chat_server, said
+from helpers.served import served
 from modelwright.clock import ManualClock
 from modelwright.errors import UsageError
 
@@ -70,6 +73,58 @@ def test_a_cut_answer_says_so_and_counts() -> None:
     with chat_server(Chat(lambda body: said("half", "length"))) as chat:
         (reply,) = _answerer(chat).answer(["a"], max_new_tokens=3)
     assert (reply.text, reply.note) == ("half", "cut off after 3 tokens")
+
+
+def _logprobs(*shares: float) -> dict[str, Any]:
+    return {"content": [{"token": "t", "logprob": math.log(share), "top_logprobs": []} for share in shares]}
+
+
+def test_a_server_that_tells_its_log_probabilities_gives_a_confidence_and_never_a_loss() -> None:
+    with chat_server(Chat(lambda body: said("yes", logprobs=_logprobs(0.5, 0.125) if body.get("logprobs") else None))) as chat:
+        answerer = _answerer(chat)
+        (plain,) = answerer.answer(["a"])
+        (scored,) = answerer.answer(["a"], golden=["b"])
+    assert (plain.text, plain.confidence, plain.loss) == ("yes", None, None)
+    assert (scored.text, scored.confidence, scored.loss) == ("yes", pytest.approx(0.25), None)
+    assert ["logprobs" in body for body in chat.seen] == [False, True]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [None, [], "sure", {"content": None}, {"content": []}, {"content": [None]}, {"content": [{"logprob": None}]}, {"content": 7},
+     {"content": [{"logprob": -0.1}, {"logprob": "-0.1"}]}, {"content": [{"logprob": True}]}, {"content": [{"logprob": 3.0}]}],
+)  # fmt: skip
+def test_what_a_server_does_not_tell_is_not_made_up(told: Any) -> None:
+    with chat_server(Chat(lambda body: said("yes", logprobs=told))) as chat:
+        (reply,) = _answerer(chat).answer(["a"], golden=["b"])
+    assert (reply.text, reply.confidence, reply.note) == ("yes", None, "")
+
+
+def test_a_server_that_refuses_log_probabilities_is_asked_without_them_from_then_on() -> None:
+    refusal = (400, {"error": {"message": "logprobs: the engine cannot do this"}}, {})
+    with chat_server(Chat(lambda body: refusal if body.get("logprobs") else said("yes"))) as chat:
+        replies = _answerer(chat, parallel=1).answer(["a", "b", "c"], golden=["x", "y", "z"])
+    assert [(reply.text, reply.confidence) for reply in replies] == [("yes", None)] * 3
+    assert ["logprobs" in body for body in chat.seen] == [True, False, False, False]
+
+
+def test_a_refusal_for_another_reason_is_told_as_it_is() -> None:
+    with chat_server(Chat(lambda body: (400, {"error": {"message": "no such model"}}, {}))) as chat:
+        answerer = _answerer(chat, parallel=1)
+        replies = answerer.answer(["a", "b"], golden=["x", "y"])
+    assert all(reply.text is None and "answered 400: no such model" in reply.note for reply in replies)
+    assert ["logprobs" in body for body in chat.seen] == [True, False, True, False]  # it may tell them yet
+
+
+def test_our_own_server_says_the_same_confidence_as_the_model_in_this_process() -> None:
+    tiny, asked = "modelwright/tiny-0.4m", ["Tell me about the old lamp and the river.", "Where is the cat?"]
+    golden = ["It is old.", "In the house."]
+    here = LocalAnswerer(tiny, PROMPT).answer(asked, max_new_tokens=12, golden=golden)
+    with served(tiny, "--engine", "transformers") as server:
+        there = ApiAnswerer(server.url, tiny, PROMPT).answer(asked, max_new_tokens=12, golden=golden)
+    assert [reply.text for reply in there] == [reply.text for reply in here]
+    assert [reply.confidence for reply in there] == [pytest.approx(reply.confidence, abs=1e-4) for reply in here]
+    assert all(reply.confidence is not None and reply.loss is None for reply in there)
 
 
 def test_a_dead_address_gives_no_results_and_cannot_be_chosen_from() -> None:

@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from guild.evaluation.baselines import baseline_path, check_tag, partial_path, read_baseline, tags
+from guild.errors import RefusedError
+from guild.evaluation.baselines import MODES, baseline_path, check_tag, partial_path, read_baseline, tags
 from guild.evaluation.comparison import skill_metrics
 from guild.evaluation.questions import row_questions
-from guild.evaluation.sets import make_sets, read_set
+from guild.evaluation.sets import make_sets
+from guild.evaluation.stored_sets import OF_SKILLS, read_set
 from guild.evaluation.transfer import Plan, UnfinishedError, chosen_mode, local_step, model_tag, run_baseline
 from guild.places import Places
 from helpers.guild_evaluation import Knowing
 from modelwright.errors import MissingFileError, UsageError
+from modelwright.files import read_json, write_json
 
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Places:
+    """All validation sets, which every test here begins with."""
     places = Places(tmp_path_factory.mktemp("sets"))
-    make_sets(places, only=["primitives", "benchmarks"])
-    rows = [row for name in ("primitives", "benchmarks") for rows in read_set(places, name).values() for row in rows]  # type: ignore[arg-type]
+    make_sets(places)
+    return places
+
+
+@pytest.fixture(scope="module")
+def table(prepared: Places) -> dict[str, str]:
+    rows = [row for name in MODES["both"] for rows in read_set(prepared, name).values() for row in rows]
     return {question.prompt: question.expected for question in row_questions(rows, {})}
 
 
-def test_item_46_a_baseline_has_the_fields_of_the_specification(table: dict[str, str], tmp_path: Path) -> None:
-    places = Places(tmp_path)
+@pytest.fixture
+def places(prepared: Places, tmp_path: Path) -> Places:
+    found = Places(tmp_path)
+    shutil.copytree(prepared.validation_data, found.validation_data)
+    return found
+
+
+def test_item_46_a_baseline_has_the_fields_of_the_specification(table: dict[str, str], places: Places) -> None:
     count = iter(range(10**6))
     half = Knowing(table, lambda answer: answer if next(count) % 2 else "I do not know")
     path = run_baseline(places, Plan("base_x", samples=4), half)
@@ -37,11 +53,14 @@ def test_item_46_a_baseline_has_the_fields_of_the_specification(table: dict[str,
     for name, one in found["skills"].items():
         assert {"skill", "total", "correct", "errors", "accuracy", "avg_time"} <= set(one)
         assert (one["skill"], one["total"], one["correct"], one["accuracy"], len(one["errors"])) == (name, 4, 2, 0.5, 2)
-    assert found["summary"] == {"primitives": {"count": 40, "avg_accuracy": 0.5}, "babi": {"count": 20, "avg_accuracy": 0.5}}
+    nothing = {"count": 0, "avg_accuracy": None}
+    assert found["summary"] == {
+        "primitives": {"count": 40, "avg_accuracy": 0.5}, "babi": {"count": 20, "avg_accuracy": 0.5},
+        "binary": nothing, "syllo_10level": nothing,
+    }  # fmt: skip
 
 
-def test_item_46_skill_metrics_show_the_improvement(table: dict[str, str], tmp_path: Path) -> None:
-    places = Places(tmp_path)
+def test_item_46_skill_metrics_show_the_improvement(table: dict[str, str], places: Places) -> None:
     with pytest.raises(MissingFileError):
         skill_metrics(places, base="base_x")
     assert skill_metrics(places)["skills"] == {}
@@ -55,13 +74,13 @@ def test_item_46_skill_metrics_show_the_improvement(table: dict[str, str], tmp_p
     assert found["summary"] == {
         "trained": "trained_100",
         "primitives": {"base_avg": 0.0, "trained_avg": 1.0, "delta": 1.0, "count": 40},
-        "benchmarks": {"base_avg": None, "trained_avg": None, "delta": None, "count": 0},
+        **{name: {"base_avg": None, "trained_avg": None, "delta": None, "count": 0} for name in ("benchmarks", *OF_SKILLS)},
     }
     assert found["warnings"] == []
 
 
-def test_a_run_that_is_interrupted_is_saved_and_goes_on(table: dict[str, str], tmp_path: Path) -> None:
-    places, who = Places(tmp_path), Knowing(table)
+def test_a_run_that_is_interrupted_is_saved_and_goes_on(table: dict[str, str], places: Places) -> None:
+    who = Knowing(table)
     with pytest.raises(UnfinishedError, match="10 of 40 kinds are saved"):
         run_baseline(places, Plan("base_x", "primitives", 2), who, stop=lambda: len(who.asked) >= 20)
     found = read_baseline(baseline_path(places, "base_x"))
@@ -75,8 +94,8 @@ def test_a_run_that_is_interrupted_is_saved_and_goes_on(table: dict[str, str], t
     assert (found["complete"], len(found["skills"]), len(who.asked)) == (True, 60, 120)
 
 
-def test_a_complete_baseline_is_replaced_by_a_complete_one_alone(table: dict[str, str], tmp_path: Path) -> None:
-    places, good = Places(tmp_path), Knowing(table)
+def test_a_complete_baseline_is_replaced_by_a_complete_one_alone(table: dict[str, str], places: Places) -> None:
+    good = Knowing(table)
     path = run_baseline(places, Plan("base_x", "primitives", 2), good)
     before = path.read_bytes()
     dying = Knowing(table, lambda answer: answer if len(dying.asked) < 31 else None, model="another")
@@ -96,8 +115,61 @@ def test_a_complete_baseline_is_replaced_by_a_complete_one_alone(table: dict[str
     assert [name for name, one in found["skills"].items() if one["accuracy"] == 1.0] == list(partial["skills"])
 
 
-def test_nothing_is_written_when_nothing_was_measured(table: dict[str, str], tmp_path: Path) -> None:
-    places = Places(tmp_path)
+def test_item_46_measuring_one_mode_again_keeps_the_results_of_the_other(table: dict[str, str], places: Places) -> None:
+    who = Knowing(table)
+    path = run_baseline(places, Plan("base_x", samples=2), who)
+    assert len(who.asked) == 120
+    failing = Knowing(table, lambda answer: "?" if len(failing.asked) < 21 else None)
+    with pytest.raises(UnfinishedError, match="10 of 40 kinds are saved"):
+        run_baseline(places, Plan("base_x", "primitives", 2), failing)
+    assert (read_baseline(path) or {})["summary"]["primitives"]["avg_accuracy"] == 1.0  # what stood still stands
+    run_baseline(places, Plan("base_x", "benchmarks", 2), Knowing(table, lambda answer: "?"))  # and the other mode goes on from there
+    found = read_baseline(path)
+    assert found is not None
+    assert (found["complete"], len(found["skills"]), partial_path(places, "base_x").exists()) == (True, 60, False)
+    assert (found["summary"]["babi"]["avg_accuracy"], found["summary"]["primitives"]["avg_accuracy"]) == (0.0, 0.75)
+    run_baseline(places, Plan("base_x", "primitives", 2), Knowing(table))
+    found = read_baseline(path)
+    assert found is not None
+    assert found["summary"]["primitives"] == {"count": 40, "avg_accuracy": 1.0}
+    assert found["summary"]["babi"] == {"count": 20, "avg_accuracy": 0.0}
+
+
+def test_other_settings_never_drop_a_category(table: dict[str, str], places: Places) -> None:
+    other = Knowing(table, model="another")
+    path = run_baseline(places, Plan("base_x", samples=2), Knowing(table))
+    before = path.read_bytes()
+    refused = r"found base_x, whose 20 results of benchmarks were measured with other settings \(model, samples\) and would be lost"
+    with pytest.raises(RefusedError, match=refused):
+        run_baseline(places, Plan("base_x", "primitives", 3), other)
+    assert other.asked == [] and path.read_bytes() == before  # before hours of asking
+    run_baseline(places, Plan("base_x", samples=3), other)
+    found = read_baseline(path)
+    assert found is not None
+    assert (found["settings"]["model"], len(found["skills"])) == ("another", 60)
+    original = {"tag": "base_y", "timestamp": "2025-11-01T00:00:00", "skills": {"syllogism": {"skill": "syllogism", "accuracy": 0.5}}}
+    write_json(baseline_path(places, "base_y"), original)
+    with pytest.raises(RefusedError, match="1 results of no category"):
+        run_baseline(places, Plan("base_y", samples=2), other)
+    assert read_json(baseline_path(places, "base_y")) == original
+
+
+def test_item_46_problems_of_the_skills_are_measured_by_difficulty_and_level(places: Places) -> None:
+    rows = [row for name in OF_SKILLS for rows in read_set(places, name).values() for row in rows]
+    golden = {row.user_prompt: row.expected_answer for row in rows}
+    run_baseline(places, Plan("base_x", "skills", samples=2), Knowing(golden, lambda answer: "?"))
+    trained = read_baseline(run_baseline(places, Plan("trained_9", "skills", samples=2), Knowing(golden)))
+    assert trained is not None
+    levels = [f"syllo_10level/level_{level:02d}" for level in range(1, 11)]
+    assert list(trained["skills"]) == ["binary/easy", "binary/hard", "binary/medium", *levels]
+    assert trained["summary"]["syllo_10level"] == {"count": 10, "avg_accuracy": 1.0}
+    assert trained["summary"]["primitives"] == {"count": 0, "avg_accuracy": None}
+    found = skill_metrics(places)
+    assert found["skills"]["syllo_10level/level_04"] == {"base": 0.0, "trained": 1.0, "improvement": 1.0, "category": "syllo_10level"}
+    assert found["summary"]["binary"] == {"base_avg": 0.0, "trained_avg": 1.0, "delta": 1.0, "count": 3}
+
+
+def test_nothing_is_written_when_nothing_was_measured(table: dict[str, str], places: Places) -> None:
     with pytest.raises(UnfinishedError, match="Nothing was written"):
         run_baseline(places, Plan("base_x", samples=2), Knowing(table, lambda answer: None))
     assert not places.baselines.exists() or list(places.baselines.iterdir()) == []

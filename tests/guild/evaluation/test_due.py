@@ -42,7 +42,9 @@ def test_item_20_a_save_queues_quick_evaluations_at_10_and_every_5000_steps_full
         assert all(job.payload["mode"] == "lite" for job in first.jobs[2:])
         second = enqueue_for_checkpoint(db, house, CAMPAIGN, 5600, NAME.format(5600), previous_step=4800)  # passed 5000
         full = [job for job in second.jobs if job.payload["suite"] == "full"]
-        assert [_told(job) for job in full] == [("bin", 5600, 6), ("sy", 5600, 6)]
+        assert [_told(job) for job in full] == [("bin", 5600, 6), ("sy", 5600, 6), *((one.id, 5600, 4) for one in MODULES)]
+        assert [job.payload["level"] for job in full[:2]] == [None, None]  # every level up to the one that is trained
+        assert all(job.payload["mode"] == "full" for job in full[2:])
         view = read_json(house.status / "eval_queue.json")
         assert view["count"] == 6  # passives have a ledger of their own
         assert [(entry["skill"], entry["checkpoint_step"], entry["eval_type"], entry["priority"]) for entry in view["queue"]] == [

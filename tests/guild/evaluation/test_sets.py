@@ -9,8 +9,9 @@ import pytest
 
 from guild.evaluation import sets
 from guild.evaluation.questions import spread
-from guild.evaluation.rows import FIELDS, Row, judge_row, read_rows
-from guild.evaluation.sets import MANIFEST, SETS, main, make_sets, read_set, set_digest, set_files
+from guild.evaluation.rows import FIELDS, Row, judge_row, read_rows, write_rows
+from guild.evaluation.sets import MANIFEST, SETS, main, make_sets, set_files
+from guild.evaluation.stored_sets import read_set, set_digest
 from guild.places import Places
 from guild.skills.binary.skill import BinarySkill
 from guild.skills.contract import held_out
@@ -113,6 +114,44 @@ def test_a_missing_set_and_a_damaged_row_are_named(tmp_path: Path) -> None:
     path.write_text("nonsense\n")
     with pytest.raises(DamagedFileError, match="line 1 is no JSON"):
         read_set(places, "binary")
+
+
+def test_rows_that_name_no_judge_are_judged_by_their_skill_and_in_its_older_dialect(tmp_path: Path) -> None:
+    places, folder = Places(tmp_path), tmp_path / "data" / "validation" / "binary"
+    folder.mkdir(parents=True)
+    older = {"skill": "binary", "difficulty": "easy", "user_prompt": "What is ①⓪ plus ①①?", "expected_answer": "add ①⓪ ①① = ①⓪①"}
+    newer = {"skill": "binary", "difficulty": "hard", "user_prompt": "Compute: add(①, ①)", "expected_answer": "add(①, ①) = ①⓪"}
+    write_rows(folder / "easy.jsonl", [Row(**older, metadata={"id": "x"}), Row(**newer)])
+    (one, two) = read_set(places, "binary")["binary"]
+    assert (one.judged_by, two.judged_by, one.metadata["id"]) == ("skill:bin", "skill:bin", "x")
+    assert judge_row(one, "Sure.\nadd ①⓪ ①① = ①⓪ ①\nsince 2 + 3 = 5", SKILLS).correct
+    assert not judge_row(one, "add ①⓪ ①① = ①⓪⓪", SKILLS).correct
+    assert judge_row(two, "add(①,①) = ①⓪", SKILLS).correct and not judge_row(two, "①⓪", SKILLS).correct
+    puzzle = SyllableSkill(edition=10).evaluation(2, 1)[0]
+    path = places.validation_data / "syllo_10level" / "level_02.jsonl"
+    path.parent.mkdir()
+    meta = {"puzzle": puzzle.metadata["puzzle"]}
+    rows = [Row("syllo", "level_02", puzzle.user_prompt, puzzle.assistant_response, kept) for kept in (meta, {})]
+    write_rows(path, rows)
+    (with_puzzle, without) = read_set(places, "syllo_10level")["syllo"]
+    assert (with_puzzle.judged_by, without.judged_by) == ("skill:sy", "answer:text")
+    assert judge_row(with_puzzle, puzzle.assistant_response, SKILLS).correct and not judge_row(with_puzzle, "x", SKILLS).correct
+
+
+def test_evaluation_files_of_bin_are_written_and_those_in_the_set_belong_to_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    places = Places(tmp_path)
+    assert main(["--base-dir", str(tmp_path), "--evaluation-files"]) == 0
+    assert "bin: 30 evaluation files" in capsys.readouterr().out
+    written = places.validation_data / "bin" / "level_03.json"
+    wanted = [(one.user_prompt, one.assistant_response) for one in BinarySkill().evaluation(3, 20)]
+    assert [(one["prompt"], one["expected"]) for one in read_json(written)["problems"]] == wanted
+    make_sets(places, only=["binary"])
+    digest = set_digest(places, "binary")
+    (places.validation_data / "binary" / "level_03.json").write_bytes(written.read_bytes())
+    assert set_digest(places, "binary") != digest
+    rows = [row for row in read_set(places, "binary")["bin"] if row.difficulty == "level_03"]
+    assert [(row.user_prompt, row.expected_answer) for row in rows] == wanted
+    assert all(judge_row(row, row.expected_answer, SKILLS).correct for row in rows)
 
 
 def test_a_part_is_spread_over_the_difficulties_and_the_digest_follows_the_rows(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -56,7 +58,8 @@ def settled_steps(places: Places, *names: str, campaign: str = "campaign-001") -
 
 def test_items_5_6_7_8_9_asked_while_a_file_is_trained(house: Places) -> None:
     """One daemon through a life: a second one refused, pause and resume, skip, stop, and everything trained once in the end."""
-    put(house, "big.jsonl", BIG)
+    rows = 2 * BIG  # commands are slow beside a training
+    put(house, "big.jsonl", rows)
     with daemon(house) as first:
         until(lambda: training(house, "big.jsonl"), "the file to be trained")
         assert command(house, CONTROL, "resume").returncode == 1  # item 8: nothing is paused
@@ -101,7 +104,46 @@ def test_items_5_6_7_8_9_asked_while_a_file_is_trained(house: Places) -> None:
     assert sum(line["steps_trained"] for line in impacts) == len(trained_steps(house, "big.jsonl")) + len(
         trained_steps(house, "small.jsonl")
     )
-    assert require_active(house).campaign.total_examples == BIG + 40 - BIG // 20 - 2  # all but the rows held out
+    assert require_active(house).campaign.total_examples == rows + 40 - rows // 20 - 2  # all but the rows held out
+
+
+def test_item_6_a_stop_begins_no_other_file_and_is_heard_behind_a_pause(house: Places) -> None:
+    put(house, "big.jsonl", BIG)
+    put(house, "next.jsonl", 40, first=5000)
+    with daemon(house) as running:
+        until(lambda: training(house, "big.jsonl", 2), "the file to be trained")
+        trainer = trainer_pid(house)
+        assert trainer is not None
+        os.kill(trainer, signal.SIGTERM)  # the trainer alone is meant
+        until(lambda: trainer_pid(house) not in (None, trainer), "another trainer")
+        assert job_of(house, "big.jsonl").attempts == 0
+        until(lambda: training(house, "big.jsonl", 3), "the file to go on")
+        trainer = trainer_pid(house)
+        assert trainer is not None
+        os.kill(trainer, signal.SIGSTOP)  # one long step
+        give(house, "pause", "lunch")
+        give(house, "stop", "night")
+        os.kill(trainer, signal.SIGCONT)
+        assert running.wait(60) == 0
+    first, second = job_of(house, "big.jsonl"), job_of(house, "next.jsonl")
+    assert (first.state, first.position > 0, first.attempts, first.crashes) == ("queued", True, 0, 0)
+    assert (second.state, second.run, second.started_at) == ("queued", None, None), "never begun"
+    assert not any(active(house).values()) and state(house)["status"] == "idle"
+
+
+def test_a_trainer_that_is_killed_when_the_daemon_leaves_costs_its_file_nothing(house: Places) -> None:
+    """Time for leaving is over while it loads or is held up: no failing of the file."""
+    put(house, "big.jsonl", BIG)
+    with daemon(house, "--grace", "1") as running:
+        until(lambda: training(house, "big.jsonl", 2), "the file to be trained")
+        trainer = trainer_pid(house)
+        assert trainer is not None
+        os.kill(trainer, signal.SIGSTOP)
+        running.process.send_signal(signal.SIGTERM)
+        assert running.wait(60) == 0
+    job = job_of(house, "big.jsonl")
+    assert (job.state, job.level, job.attempts, job.crashes) == ("queued", "normal", 0, 0)
+    assert trainer_pid(house) is None and (house.level("normal") / "big.jsonl").is_file()
 
 
 def test_item_4_everything_killed_in_the_middle_of_a_file(house: Places) -> None:
@@ -119,6 +161,7 @@ def test_item_4_everything_killed_in_the_middle_of_a_file(house: Places) -> None
     settled_steps(house, "big.jsonl")
 
 
+@pytest.mark.slow  # the loop under random kills does it too
 def test_a_trainer_outlives_its_daemon_and_is_adopted(house: Places) -> None:
     """parts.md, fault 5: never two trainers, and the file is not begun again."""
     put(house, "big.jsonl", BIG)
@@ -150,6 +193,7 @@ def test_a_dead_trainer_is_replaced_and_its_file_goes_on(house: Places) -> None:
     settled_steps(house, "big.jsonl", campaign="campaign-002")
 
 
+@pytest.mark.slow  # test_activation has its parts
 def test_item_24_a_switch_of_campaigns_while_a_file_is_trained(house: Places) -> None:
     put(house, "big.jsonl", BIG)
     new_campaign(house, "Other", select=False)
@@ -178,7 +222,11 @@ def test_item_10_settings_outside_their_ranges_start_nothing(house: Places) -> N
 
 def test_a_file_that_is_unfit_is_parked_and_the_next_is_trained(house: Places) -> None:
     bad = put(house, "bad.jsonl", 40)
-    bad.write_text('{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "' + "b c d " * 60 + '"}]}\n' * 4)
+    bad.write_text(
+        '{"schema_id": "chat_sft_v1", "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "'
+        + "b c d " * 60
+        + '"}]}\n' * 4
+    )
     put(house, "cut.jsonl", 40, folder="queue/high").write_text('{"messages": [')
     put(house, "good.jsonl", 40)
     with daemon(house, "--until-empty") as running:

@@ -63,10 +63,22 @@ def test_experience_follows_the_closed_form(places: Places) -> None:
         record_evaluation(db, places, evaluation(100, "+++0!", level=2))
         found = hero_state(db, places, TINY)
     skill = found["skills"]["bin"]
-    assert skill["xp"] == round(1.1 * (10 * (1 + 1.05 + 1.10) + 0 + 15), 2)
+    assert skill["xp"] == round(1.2 * 1.1 * (10 * (1 + 1.05 + 1.10) + 0 + 15), 2)  # 1.2: xp_multiplier of bin
     assert (skill["streak"], skill["best_streak"], skill["answers"], skill["accuracy"]) == (1, 3, 5, 0.8)
     assert skill["results"] == {"crit": 1, "hit": 3, "glancing": 0, "miss": 0, "crit_miss": 1}
     assert (skill["level"], skill["xp_to_next_level"]) == (1, round(100 - skill["xp"], 2))
+
+
+def test_an_evaluation_earns_what_its_quest_template_is_worth(places: Places) -> None:
+    common = "name: A, generator_id: g, evaluator_id: e"
+    (places.base / "configs" / "quests.yaml").write_text(
+        f"templates:\n  - {{id: a, skills: [binary], difficulty_level: 6, params: {{level: 2}}, base_xp: 30, {common}}}\n"
+    )
+    with open_guild(places) as db:
+        record_evaluation(db, places, evaluation(100, "+~", level=2))
+        record_evaluation(db, places, evaluation(100, "0+", level=3))
+        found = hero_state(db, places, TINY)["skills"]["bin"]
+    assert found["xp"] == round(30 * 1.7 + 15 * 1.7 + 12 * 1.2, 2)
 
 
 def test_steps_are_the_heros_experience(places: Places) -> None:
@@ -83,7 +95,7 @@ def test_effects_change_what_is_earned_after_them(places: Places) -> None:
         record_evaluation(db, places, evaluation(20, "+"))
         record_evaluation(db, places, evaluation(600, "+", skill="sy"))
         found = hero_state(db, places, TINY)
-    assert found["skills"]["bin"]["xp"] == 8.0 and found["skills"]["sy"]["xp"] == 10.0
+    assert found["skills"]["bin"]["xp"] == 9.6 and found["skills"]["sy"]["xp"] == 10.0
     assert found["effect_history"] == [{"name": "confusion", "began": True, "step": 10}, {"name": "confusion", "began": False, "step": 510}]
     assert found["effects"] == []
 

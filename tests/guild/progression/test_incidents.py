@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from guild.progression.detectors import CATEGORIES, DETECTORS, detect
 from guild.progression.incidents import UnknownIncidentError, UnknownStatusError, incidents, incidents_path, scan, set_status
 from guild.records import events
 from guild.records.events import GuildEvent
+from guild.training.engine import error_type
+from guild.training.file_trainer import NonFiniteLossError
 from helpers.guild_jobs import store
 from modelwright.database import Database
 from modelwright.files import read_json, write_json
@@ -48,12 +51,16 @@ def test_memory_that_ran_out_is_one_in_errors_only(text: str) -> None:
     assert names(event("training.failed", "the room is too small")) == []
 
 
-def test_the_trainers_own_words_for_a_loss_that_is_no_number_are_known() -> None:
-    text = "x.jsonl: Step 7: loss {}, gradient norm 1.0; allowed: finite numbers. The step was not taken."
-    assert (
-        names(event("training.failed", text.format("nan"))) == names(event("training.failed", text.format("-inf"))) == ["loss_not_finite"]
-    )
-    assert names(event("training.failed", text.format("1.5"))) == []
+@pytest.mark.parametrize(("loss", "norm"), [(math.nan, 1.0), (-math.inf, 1.0), (2.3, math.nan), (2.3, math.inf)])
+def test_g10_a_loss_or_a_gradient_that_is_no_number_is_one(loss: float, norm: float) -> None:
+    """By the trainer's own error, as its event says it."""
+    error = NonFiniteLossError(7, loss, norm)
+    failed = event("training.failed", f"x.jsonl: {error}", error_type=error_type(error), step=7)
+    assert names(failed) == ["loss_not_finite"]
+    assert names(event("training.failed", "x.jsonl: loss nan", error_type="RuntimeError")) == []
+
+
+def test_every_category_has_a_detector_or_a_rule() -> None:
     assert {one.category for one in DETECTORS} | {"logic"} == set(CATEGORIES)
 
 

@@ -7,7 +7,7 @@ import sys
 
 MODULES = (
     "correction.running", "correction.staleness", "correction.validator", "progression.hero_state",
-    "progression.incidents", "progression.records_read", "progression.runs", "progression.templates",
+    "progression.incidents", "progression.records_read", "progression.runs", "progression.templates", "progression.worth",
 )  # fmt: skip
 
 

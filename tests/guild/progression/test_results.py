@@ -42,6 +42,7 @@ def test_experience_is_table_times_level_times_streak(result: Grade, level: int,
 def test_factor_and_base_experience_multiply() -> None:
     assert experience("hit", 1, factor=Fraction("0.8")) == 8
     assert experience("hit", 1, base_xp=30) == 30 and experience("crit", 1, base_xp=30) == 45
+    assert experience("miss", 1, base_xp=Fraction("12.5")) == Fraction("2.5") and experience("hit", 1, base_xp=0) == 0
 
 
 @pytest.mark.parametrize(("streak", "bonus"), [(-1, "0"), (0, "0"), (1, "0.05"), (9, "0.45"), (10, "0.5"), (11, "0.5")])

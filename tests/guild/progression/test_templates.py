@@ -30,6 +30,7 @@ def test_every_level_of_a_skill_is_a_template(name: str) -> None:
     assert [one.params["level"] for one in found] == list(range(1, skill.max_level + 1))
     assert [one.difficulty_level for one in found[:10]] == list(range(1, 11)) and found[-1].difficulty is Tier.DRAGON
     assert all(one.generator_id == skill.generator_id and one.skills == (skill.id,) and one.enabled for one in found)
+    assert {one.base_xp for one in found} == {10} and {one.base_xp for one in skill_templates(skill, 12)} == {12}
     assert found[0].as_dict()["difficulty"] == "bronze" and len({one.id for one in found}) == len(found)
 
 

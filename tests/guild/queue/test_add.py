@@ -18,11 +18,14 @@ from guild.queue.checking import InvalidDataError
 from guild.queue.marks import take
 from guild.queue.moves import COPY_AGE_S, remove_old_copies
 from guild.records import jobs
+from guild.records.data_sidecars import read_data_sidecar
 from guild.records.database import open_guild
 from guild.records.jobs import DuplicateJobError, QueueFullError
+from guild.records.lineage_documents import lineage_document
+from guild.validation import validate
 from helpers.guild_jobs import ME
 from helpers.guild_queue import all_jobs, check_whole, lying, new_queue, put
-from helpers.guild_rows import chat, write_rows
+from helpers.guild_rows import broken_check, chat, write_rows
 from modelwright.database import Database
 from modelwright.errors import ConfigError
 
@@ -122,6 +125,32 @@ def test_rows_of_no_named_schema_need_one_named(db: Database, places: Places, tm
     with pytest.raises(InvalidDataError, match="schema"):
         add_file(db, places, path)
     assert add_file(db, places, path, schema="chat_sft_v1").payload["schema_id"] == "chat_sft_v1"
+    path = write_rows(tmp_path / "other.jsonl", [chat()])
+    assert add_file(db, places, path, allow_default=True).payload["schema_id"] == "chat_sft_v1"
+
+
+def test_item_18_a_validator_that_raises_keeps_the_file_out(
+    db: Database, places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = put(tmp_path / "a.jsonl")
+    monkeypatch.setattr(validate, "scan_file", broken_check)
+    with pytest.raises(InvalidDataError, match="a check that failed itself"):
+        add_file(db, places, path)
+    assert path.is_file() and all_jobs(db) == []
+    assert [bool(row["valid"]) for row in db.rows("SELECT valid FROM validations")] == [False]
+
+
+def test_a_refusal_counts_against_the_generator_that_the_sidecar_names(db: Database, places: Places, tmp_path: Path) -> None:
+    path = put(tmp_path / "a.jsonl", sidecar=True)
+    path.write_bytes(b"\x1f\x8bgzip")
+    with pytest.raises(InvalidDataError, match="a gzip archive"):
+        add_file(db, places, path)
+    put(tmp_path / "b.jsonl").write_bytes(b"\x1f\x8bgzip")
+    with pytest.raises(InvalidDataError):
+        add_file(db, places, tmp_path / "b.jsonl")
+    assert {name: entry["failed"] for name, entry in lineage_document(db)["generators"].items()} == {"manual@1.0.0": 1, "unknown@0": 1}
+    sidecar = read_data_sidecar(path)
+    assert sidecar is not None and sidecar.validated_at is None, "what stays outside is left alone"
 
 
 def test_a_name_in_use_is_refused_wherever_it_is(db: Database, places: Places, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from guild.errors import RefusedError
 from guild.records.checkpoint_marks import (
+    ResumePoint,
     checkpoint_folders,
     latest_resumable,
     rename_to_canonical,
@@ -105,11 +106,18 @@ def test_item_21_resume_takes_step_100000_over_99999_under_either_kind_of_name(t
 
 def test_resume_passes_over_what_is_not_whole_and_says_so(tmp_path: Path) -> None:
     good = write_checkpoint(tmp_path, "checkpoint-300")
-    write_checkpoint(tmp_path, "checkpoint-400", optimizer=False)
     cut = write_checkpoint(tmp_path, "checkpoint-500", trainer_state=False)
     found = latest_resumable(tmp_path)
-    assert found.path == good and len(found.skipped) == 2
-    assert str(cut) in found.skipped[0] and "optimizer" in found.skipped[1]
+    assert (found.path, found.weights_only) == (good, False)
+    assert len(found.skipped) == 1 and str(cut) in found.skipped[0]
+
+
+def test_whole_weights_are_gone_on_from_also_without_their_optimizer(tmp_path: Path) -> None:
+    """The rows of files that count as trained are in them, and in no older checkpoint."""
+    write_checkpoint(tmp_path, "checkpoint-300")
+    weights = write_checkpoint(tmp_path, "checkpoint-400", optimizer=False)
+    assert latest_resumable(tmp_path) == ResumePoint(weights, 400, weights_only=True)
+    assert "optimizer" in resumable_checkpoint(weights)[0]
 
 
 def test_renaming_keeps_a_canonical_name_and_refuses_a_wrong_step_or_a_taken_name(tmp_path: Path) -> None:
@@ -136,7 +144,7 @@ def test_a_checkpoint_of_the_real_trainer_is_whole_and_without_its_last_file_it_
     Trainer(model=model, args=options, train_dataset=rows).train()
     model.save_pretrained(tmp_path / "checkpoint-3", max_shard_size="300KB")
     found = latest_resumable(tmp_path)
-    assert found.step == 2 and "cut off" in found.skipped[0]
+    assert (found.step, found.weights_only) == (2, False) and "cut off" in found.skipped[0]
     assert usable_checkpoint(tmp_path / "checkpoint-3", finished=True) == []
     shard = sorted((tmp_path / "checkpoint-3").glob("model-*.safetensors"))[0]
     shard.write_bytes(shard.read_bytes()[:-4])

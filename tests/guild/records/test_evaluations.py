@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from guild.places import Places
-from guild.records import evaluation_documents, evaluations, ledger
+from guild.records import evaluation_documents, evaluation_history, evaluations, ledger
 from guild.records.checkpoint_record import CampaignId
 from guild.records.database import open_guild
 from guild.records.evaluation_queue import EvalQueueEntry, export_queue
@@ -51,6 +51,7 @@ def test_an_evaluation_has_the_fields_of_the_contract_and_its_interval(places: P
         "checkpoint_step": 500,
         "skill": "bin",
         "level": 2,
+        "available": None,
         "accuracy": 0.8,
         "correct": 16,
         "total": 20,
@@ -104,6 +105,58 @@ def test_only_the_newest_evaluations_carry_their_problems_in_the_common_document
     assert [item.get("problems_left_out") for item in found] == [True, True, True, None, None]
 
 
+def history(folder: Path) -> Any:
+    return json.loads((folder / "eval_results_history.json").read_text())
+
+
+def test_the_history_lists_every_result_in_the_order_in_which_it_came(places: Places) -> None:
+    own = places.campaigns / DIO.hero_id / DIO.campaign_id / "status"
+    other = CampaignId("dio-qwen3-0.6b", "campaign-002")
+    write_campaign(places.base, *other.key.split("/"))
+    (own / "eval_results_history.json").write_text('{"schema_version": 1, "count": 0, "results": [], "note": "kept"}')
+    with open_guild(places) as db:
+        evaluations.record_evaluation(db, places, made(500, 16, 20, problems=[{"n": 1}], mean_loss=0.5, checkpoint="checkpoint-500"))
+        evaluations.record_evaluation(db, places, made(500, 3, 5))
+        one = new_evaluation(other, 7, "sy", 1, correct=1, total=20, timestamp=AT)
+        evaluations.record_evaluation(db, places, one)
+    told = history(own)
+    assert (told["schema_version"], told["count"], told["total"], told["note"]) == (1, 2, 2, "kept")
+    first, again = told["results"]
+    assert (first["checkpoint_step"], first["skill"], first["level"], first["accuracy"], first["counts"]) == (500, "bin", 2, 0.8, True)
+    assert (first["mean_loss"], first["mean_confidence"], first["checkpoint"]) == (0.5, None, "checkpoint-500")
+    assert (again["correct"], again["total"], again["counts"]) == (3, 5, False)  # fewer problems: history alone
+    assert "problems" not in first
+    assert [entry["campaign_id"] for entry in history(places.status)["results"]] == ["campaign-001", "campaign-001", "campaign-002"]
+    assert history(places.campaigns / other.hero_id / other.campaign_id / "status")["count"] == 1
+
+
+def test_the_history_is_bounded_and_rebuilt_from_the_database(places: Places) -> None:
+    with open_guild(places) as db:
+        for step in range(5):
+            evaluations.store_evaluation(db, made(step))
+        told = evaluation_history.history_document(db, newest=3)
+        assert ([entry["checkpoint_step"] for entry in told["results"]], told["count"], told["total"]) == ([2, 3, 4], 3, 5)
+        evaluation_documents.export_evaluations(db, places)
+        whole = history(places.status)
+        (places.status / "eval_results_history.json").unlink()
+        evaluation_documents.export_evaluations(db, places)
+    assert history(places.status)["results"] == whole["results"] and whole["count"] == 5
+
+
+def test_the_readers_of_the_active_campaign_find_its_history(places: Places) -> None:
+    from guild.campaigns.activation import readable_status_file
+    from guild.campaigns.pointer import write_pointers
+
+    folder = places.campaigns / DIO.hero_id / DIO.campaign_id
+    (folder / "campaign.json").write_text(json.dumps({"id": DIO.campaign_id, "hero_id": DIO.hero_id, "name": "Test", "created_at": AT}))
+    write_pointers(places, DIO.hero_id, DIO.campaign_id, ManualClock())
+    with open_guild(places) as db:
+        evaluations.record_evaluation(db, places, made())
+    path = readable_status_file(places, "eval_results_history")
+    assert path == folder / "status" / "eval_results_history.json"
+    assert json.loads(path.read_text())["results"][0]["correct"] == 16
+
+
 @pytest.mark.parametrize(("correct", "total"), [(0, 0), (6, 5), (-1, 5)])
 def test_counts_that_cannot_be_are_refused(correct: int, total: int) -> None:
     with pytest.raises(ValueError, match="allowed"):
@@ -136,7 +189,8 @@ def test_processes_that_evaluate_at_once_leave_one_record_each_and_the_largest(p
 
 
 def test_a_kill_at_any_line_converges_with_the_next_write(tmp_path: Path) -> None:
-    modules = ("records/evaluations.py", "records/standing.py", "records/evaluation_documents.py", "records/status_documents.py")
+    names = ("evaluations", "standing", "evaluation_documents", "evaluation_history", "status_documents")
+    modules = tuple(f"records/{name}.py" for name in names)
     stored = []
     for line in range(1, 1000, 7):
         places = Places(tmp_path / str(line))
@@ -149,7 +203,7 @@ def test_a_kill_at_any_line_converges_with_the_next_write(tmp_path: Path) -> Non
         with open_guild(places) as db:
             stored.append(len(evaluations.evaluations_of(db)))
             assert evaluations.record_evaluation(db, places, made())  # the queue hands the evaluation out again
-            assert len(evaluations.evaluations_of(db, history=True)) == 1 == exported(places)["count"]
+            assert len(evaluations.evaluations_of(db, history=True)) == 1 == exported(places)["count"] == history(places.status)["count"]
         if not died:
             break
     assert not died and stored[0] == 0 and stored[-2] == 1  # deaths before and after the row

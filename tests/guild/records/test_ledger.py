@@ -64,7 +64,7 @@ def test_item_20_a_save_makes_canonical_name_sidecar_entry_and_evaluations_of_bo
     assert own["checkpoints"] == exported["checkpoints"]
     due = in_order(due_after_save(5000, 4000, {"bin": 3, "syllo": 1}))
     assert [(entry.skill, entry.level, entry.eval_type, entry.priority) for entry in due] == [
-        ("bin", 3, "quick", 10), ("sy", 1, "quick", 10), ("bin", 3, "full", 6), ("sy", 1, "full", 6),
+        ("bin", 3, "quick", 10), ("sy", 1, "quick", 10), ("bin", None, "full", 6), ("sy", None, "full", 6),
     ]  # fmt: skip
     assert [entry.eval_type for entry in due_after_save(4999, 4000, {"bin": 3})] == ["quick"]
     assert [entry.eval_type for entry in due_after_save(5200, 4800, {"bin": 3})] == ["quick", "full"]

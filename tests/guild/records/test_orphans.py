@@ -16,6 +16,7 @@ from guild.records.checkpoint_record import CampaignId, CheckpointFacts
 from guild.records.checkpoint_sidecars import read_sidecar
 from guild.records.database import open_guild
 from helpers.guild_records import in_processes, killed_at_line, write_campaign, write_checkpoint
+from modelwright.checkpoints import CheckpointStore
 from modelwright.clock import SYSTEM_CLOCK
 from modelwright.errors import DamagedFileError
 
@@ -98,6 +99,32 @@ def test_a_kill_between_rename_and_record_leaves_an_orphan_that_is_adopted_from_
         assert adopted.campaign == DIO and adopted.has_optimizer and not (path / ".ledger.json").exists()
         assert orphans.adopt_orphan(db, places, path, keep_sidecar=True) == adopted == read_sidecar(path)
         assert orphans.rebuild(db, places).listed == 1 and ledger.get(db, 700) == adopted
+
+
+def test_what_a_trainer_left_unrecorded_is_adopted_and_nothing_is_written_into_what_others_saved(places: Places) -> None:
+    fill(places, 1)
+    other = write_checkpoint(folder(places), "checkpoint-500")
+    broken = write_checkpoint(folder(places), "checkpoint-600")
+    (broken / ".ledger.json").write_text("{")
+    write_checkpoint(folder(places), "checkpoint-800", trainer_state=False)
+
+    def save(target: Path) -> None:
+        for file in other.iterdir():
+            shutil.copy(file, target)
+        state = json.loads((other / "trainer_state.json").read_text())
+        told = {"global_step": 700, "training_file": "a.jsonl", "skill_name": "bin", "skill_level": 3}
+        (target / "trainer_state.json").write_text(json.dumps({**state, **told}))
+
+    ours = CheckpointStore(folder(places)).save("checkpoint-700", save, step=700).path
+    with open_guild(places) as db:
+        adopted = orphans.adopt_below(db, places, folder(places))
+        assert [(record.step, record.training_file, record.skill_name, record.skill_level) for record in adopted] == [
+            (500, None, None, None), (700, "a.jsonl", "bin", 3),
+        ]  # fmt: skip
+        assert adopted[1].train_loss == 1.5 and read_sidecar(ours) == adopted[1] and usable_checkpoint(ours, deep=True) == []
+        assert not (other / ".ledger.json").exists() and len(exported(places)) == 3
+        assert orphans.adopt_below(db, places, folder(places)) == []
+        assert {orphan.step for orphan in orphans.scan_orphans(db, places)} == {600, 800}  # named there
 
 
 def test_one_damaged_sidecar_is_named_and_everything_else_stays_listed(places: Places) -> None:

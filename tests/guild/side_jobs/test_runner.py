@@ -64,6 +64,22 @@ def test_retention_and_health_check_are_carried_out(house: Places) -> None:
         assert jobs.get(db, unknown.id).state == "rejected" or "nowhere" in str(jobs.get(db, unknown.id).error)
 
 
+@pytest.mark.parametrize(
+    ("kind", "payload", "words"),
+    [
+        ("health_check", {"hosts": ["nowhere"]}, "nowhere"),
+        ("report", {"name": "layer-drift", "campaign": "tiny/campaign-099"}, "campaign-099"),
+        ("sparring", {"skill": "bin", "level": 999, "count": 2}, "999"),
+    ],
+)  # fmt: skip
+def test_what_is_asked_for_wrongly_is_rejected_at_once(house: Places, kind: str, payload: dict[str, object], words: str) -> None:
+    with open_guild(house) as db:
+        asked = jobs.enqueue(db, NewJob(kind, payload))
+        assert work_on(desk_of(db, house), kind, at_most=3) == 1
+        job = jobs.get(db, asked.id)
+        assert (job.state, job.attempts) == ("rejected", 0) and words in str(job.error)
+
+
 def test_a_work_that_is_cancelled_or_out_of_time_stops_between_two_steps(house: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(work: Work) -> dict[str, object]:
         while True:

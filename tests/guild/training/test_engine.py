@@ -10,10 +10,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from guild.training.engine import TrainerEngine
+from guild.training.file_data import load_file
+from guild.training.file_trainer import FileTrainer
 from guild.training.interface import Halt, TrainerConfig, TrainingResult
+from guild.training.model_session import open_session
 from helpers.guild_training import Listener, at, losses, trainer_config, write_rows
 from modelwright.errors import DiskFullError
-from modelwright.files import read_json
+from modelwright.files import read_json, write_json
 
 
 def train(config: TrainerConfig, listener: Listener | None = None) -> tuple[TrainingResult, Listener]:
@@ -114,6 +117,124 @@ def test_a_file_that_the_checkpoint_holds_is_not_trained_again(data: Path, whole
     """The word that it was done can get lost behind the checkpoint; the checkpoint says it."""
     again, listener = train(at(trainer_config(tmp_path, data), whole[0].last_checkpoint_path))
     assert again.success and again.global_step == whole[0].global_step and listener.steps == []
+    assert (again.total_steps, again.share, again.summary["rows"]) == (whole[0].total_steps, 1.0, whole[0].summary["rows"])
+
+
+def test_a_file_that_was_replaced_after_it_was_trained_is_another_file(tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "d.jsonl", 24)
+    first, _ = train(trainer_config(tmp_path, data))
+    write_rows(data, 24, first=7)
+    again, listener = train(at(trainer_config(tmp_path, data), first.last_checkpoint_path))
+    assert again.success and len(listener.steps) == again.total_steps
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The tokens of every window that a training step saw, in order and without padding."""
+    seen: list[bytes] = []
+    step = FileTrainer.training_step
+
+    def noted(self: FileTrainer, model: object, inputs: dict[str, torch.Tensor], items: object = None) -> torch.Tensor:
+        for ids in inputs["input_ids"]:
+            tokens = ids.tolist()
+            while tokens[-1] == self.data_collator.pad_id:
+                tokens.pop()
+            seen.append(repr(tokens).encode())
+        return step(self, model, inputs, items)
+
+    monkeypatch.setattr(FileTrainer, "training_step", noted)
+    return seen
+
+
+def windows_of(config: TrainerConfig) -> list[bytes]:
+    """The tokens of every window that a file is cut into."""
+    found = [repr(list(window["input_ids"])).encode() for window in load_file(config, open_session(config)).training]
+    assert len(set(found)) == len(found) > 12
+    return found
+
+
+@pytest.mark.parametrize(
+    ("before", "stop", "after"),
+    [((1, 2), 3, (1, 4)), ((1, 4), 1, (1, 2)), ((1, 2), 2, (3, 1)), ((2, 2), 2, (1, 1))],
+    ids=["more accumulated", "fewer accumulated", "another micro-batch", "both"],
+)
+def test_every_window_is_trained_once_when_the_batch_changes_in_between(
+    tmp_path: Path, data: Path, trained: list[bytes], before: tuple[int, int], stop: int, after: tuple[int, int]
+) -> None:
+    """A position counts windows: today's batch size and accumulation do not move it."""
+    first = trainer_config(tmp_path, data, batch_size=before[0], gradient_accumulation=before[1])
+    wanted = windows_of(first)
+    stopped, listener = train(first, Listener(once(stop, "stop")))
+    size, count = before[0] * before[1], len(wanted)
+    assert stopped.share == listener.checkpoints[0].share == stop * size / count < 1
+    hyper = replace(first.hyperparams, batch_size=after[0], gradient_accumulation=after[1])
+    finished, second = train(at(replace(first, hyperparams=hyper), stopped.last_checkpoint_path))
+    assert finished.success and finished.share == 1.0
+    assert sorted(trained) == sorted(wanted)
+    steps = -(-(count - stop * size) // (after[0] * after[1]))
+    assert (finished.total_steps, finished.global_step, second.begins[0].done) == (stop + steps, stop + steps, stop)
+
+
+def of_first_format(checkpoint: Path, *, partial: dict[str, int], digests: dict[str, str], finished: list[str]) -> None:
+    """Make a checkpoint say of files what the first format said."""
+    state = read_json(checkpoint / "trainer_state.json")
+    own = {"schema_version": 1, "optimizer": "adamw", "partial": partial, "digests": digests, "finished": finished}
+    write_json(checkpoint / "trainer_state.json", {"global_step": state["global_step"], "guild": own})
+
+
+def test_a_checkpoint_of_the_first_format_is_gone_on_from_by_the_batch_on_record(tmp_path: Path, data: Path, trained: list[bytes]) -> None:
+    config = trainer_config(tmp_path, data, job="7@2026-01-31T08:00:00.000Z")
+    wanted = windows_of(config)
+    stopped, _ = train(config, Listener(once(3, "stop")))
+    folder = stopped.last_checkpoint_path
+    assert folder is not None
+    digest = read_json(folder / "trainer_state.json")["guild"]["files"][config.environment.job_id]["windows_sha256"]
+    of_first_format(folder, partial={"7": 3}, digests={"7": digest}, finished=[])
+
+    now = replace(at(config, folder), hyperparams=replace(config.hyperparams, gradient_accumulation=4))
+    refused, _ = train(now)
+    assert not refused.success and "3 of its steps are trained by an earlier version" in refused.error_message
+    finished, _ = train(replace(now, environment=replace(now.environment, former_per_step=2)))
+    assert finished.success, finished.error_message
+    assert sorted(trained) == sorted(wanted)
+
+
+def test_what_checkpoints_of_elsewhere_say_of_files_is_not_believed(tmp_path: Path) -> None:
+    """Another house, or this one begun anew, counts its jobs from 1 too: neither trained whole without a step, nor refused."""
+    data = write_rows(tmp_path / "data.jsonl", 16)
+    ours, theirs = "1@2026-02-02T00:00:00.000Z", "1@2026-01-01T00:00:00.000Z"
+    done, _ = train(trainer_config(tmp_path, data, job=theirs))
+    fresh, listener = train(at(trainer_config(tmp_path, data, job=ours), done.last_checkpoint_path))
+    assert fresh.success and len(listener.steps) == fresh.total_steps
+
+    half, _ = train(trainer_config(tmp_path / "half", data, job=theirs), Listener(once(2, "stop")))
+    other = write_rows(tmp_path / "other.jsonl", 16, first=3)
+    fresh, listener = train(at(trainer_config(tmp_path / "half", other, job=ours), half.last_checkpoint_path))
+    assert fresh.success and len(listener.steps) == fresh.total_steps
+    assert fresh.last_checkpoint_path is not None
+    said = read_json(fresh.last_checkpoint_path / "trainer_state.json")["guild"]["files"]
+    assert [(key, part["windows"] == part["total"]) for key, part in said.items()] == [(theirs, False), (ours, True)]
+
+    assert half.last_checkpoint_path is not None
+    for said_before in (
+        {"partial": {}, "digests": {}, "finished": ["1"]},
+        {"partial": {"1": 2}, "digests": {"1": "0" * 64}, "finished": []},
+    ):
+        of_first_format(half.last_checkpoint_path, **said_before)  # type: ignore[arg-type]
+        fresh, listener = train(at(trainer_config(tmp_path / "half", data, job=ours), half.last_checkpoint_path))
+        assert fresh.success and len(listener.steps) == fresh.total_steps
+
+
+def test_whole_weights_without_an_optimizer_go_on_at_their_step_and_say_so(tmp_path: Path, data: Path) -> None:
+    config = trainer_config(tmp_path, data, warmup_steps=8)
+    stopped, first = train(config, Listener(once(4, "stop")))
+    assert stopped.last_checkpoint_path is not None and first.begins[0].warning == ""
+    (stopped.last_checkpoint_path / "optimizer.pt").unlink()
+    finished, second = train(at(config, stopped.last_checkpoint_path))
+    assert finished.success and second.steps[0].step == 5
+    assert "goes on at step 4 and the optimizer begins anew" in second.begins[0].warning and "weights only" in second.begins[0].warning
+    assert second.steps[0].learning_rate > first.steps[-1].learning_rate  # its warm-up goes on
+    assert finished.total_steps == 4 + len(second.steps)
 
 
 def test_a_file_that_changed_half_way_is_refused(tmp_path: Path) -> None:
@@ -169,7 +290,9 @@ def test_what_a_checkpoint_says_of_files(tmp_path: Path, data: Path) -> None:
     stopped, _ = train(trainer_config(tmp_path, data, job="77"), Listener(once(3, "stop")))
     assert stopped.last_checkpoint_path is not None
     state = read_json(stopped.last_checkpoint_path / "trainer_state.json")
-    assert (state["global_step"], state["guild"]["partial"], state["guild"]["finished"]) == (3, {"77": 3}, [])
+    part = state["guild"]["files"]["77"]
+    assert (state["global_step"], part["windows"], part["steps"]) == (3, 6, 3) and part["total"] > 6
+    assert state["log_history"][0]["loss"] > 0 and state["training_file"] == data.name and state["epoch"] == 6 / part["total"]
 
 
 def test_one_engine_goes_on_with_the_model_it_holds(tmp_path: Path, data: Path, whole: tuple[TrainingResult, Listener]) -> None:

@@ -207,6 +207,26 @@ def test_item_11_the_optimizer_built_is_eight_bit(kind: str, paged: bool) -> Non
     assert (info.type, info.learning_rate) == (kind, 2e-5)
 
 
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
+@pytest.mark.parametrize("kind", ["adamw_8bit", "paged_adamw_8bit"])
+def test_item_50_a_resumed_eight_bit_optimizer_goes_on_bit_for_bit(kind: str) -> None:
+    """On a processor nothing is paged; the same way of loading puts the moments into pages on a GPU."""
+    batch = _batch()
+    whole, first, second = _model(), _model(), _model()
+    _steps(whole, build_optimizer(whole, optimizer_settings(kind))[0], batch, 4)
+    optimizer, _ = build_optimizer(first, optimizer_settings(kind))
+    _steps(first, optimizer, batch, 2)
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+    second.load_state_dict(first.state_dict())
+    resumed, _ = build_optimizer(second, optimizer_settings(kind))
+    load_optimizer_state(resumed, torch.load(file, weights_only=True))
+    _steps(second, resumed, batch, 2)
+    assert any(value.dtype is torch.uint8 for state in resumed.state.values() for value in state.values() if torch.is_tensor(value))
+    assert all(torch.equal(one, other) for one, other in zip(whole.parameters(), second.parameters(), strict=True))
+
+
 def test_every_type_has_a_builder_or_names_its_package() -> None:
     for kind in TYPES:
         if missing_packages(kind):

@@ -1,4 +1,7 @@
-"""Evaluation sets as files: `level_NN.json`, and the older single file keyed by level. (specs/guild.md 6.1)"""
+"""Evaluation sets as files: `level_NN.json`, and the older single file keyed by level. (specs/guild.md 6.1)
+
+`python -m guild.evaluation.sets --evaluation-files` writes them; those that lie in `data/validation/binary` are read with that set.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,10 @@ from modelwright.files import read_json, write_json
 PASS_THRESHOLD = 0.8
 SCORING_RULE = "correct when the result field of the reply equals the golden one, spaces ignored; the score is the share of correct replies"
 PER_LEVEL = 20
+
+
+NAMES = ("level_*.json", "bin_validation.json")
+"""What evaluation files are called."""
 
 
 def file_name(level: int) -> str:
@@ -90,8 +97,12 @@ def _sample(path: Path, level: int, at: int, entry: Any, faults: list[Fault]) ->
         return None
     metadata = entry.get("metadata")
     known = metadata if isinstance(metadata, Mapping) else {}
-    prompt = str(entry["prompt"])
-    form = dialect.OLD_FORM if dialect.is_old(entry) else form_of(str(known.get("scenario")), prompt)
-    tags = known.get("tags")
+    return stored_sample(f"bin-file-L{level:02d}-{at:04d}", entry["prompt"], entry["expected"], known, level)
+
+
+def stored_sample(identity: str, prompt: str, expected: str, metadata: Mapping[str, Any], level: int | None = None) -> Sample:
+    """A problem of a file as the skill's judge knows it: by its scenario, by the form of its prompt, or in the older dialect."""
+    form = dialect.OLD_FORM if dialect.is_old({"prompt": prompt}) else form_of(str(metadata.get("scenario")), prompt)
+    tags = metadata.get("tags")
     labels = tuple(map(str, tags)) if isinstance(tags, list) else ()
-    return Sample(f"bin-file-L{level:02d}-{at:04d}", prompt, str(entry["expected"]), labels, "", form, {"level": level})
+    return Sample(identity, prompt, expected, labels, "", form, {} if level is None else {"level": level})

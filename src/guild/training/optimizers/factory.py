@@ -10,7 +10,7 @@ from torch import nn
 
 from guild.training.optimizers.groups import split
 from guild.training.optimizers.muon import MuonWithAdamW
-from guild.training.optimizers.optional import adamw_groups, build_8bit, build_galore, require_packages
+from guild.training.optimizers.optional import adamw_groups, build_8bit, build_galore, load_paged, require_packages
 from guild.training.optimizers.settings import OptimizerSettings
 
 FUSED_DEVICES = ("cuda", "cpu")
@@ -57,7 +57,10 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]
     """Load a checkpoint's state and keep the present settings of every group: torch would put the checkpoint's back, and a campaign's
     change of weight decay or betas would never reach training. Raises ValueError when the groups do not fit."""
     present = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
-    optimizer.load_state_dict(state)
+    if getattr(optimizer, "is_paged", False):
+        load_paged(optimizer, state)
+    else:
+        optimizer.load_state_dict(state)
     for group, values in zip(optimizer.param_groups, present, strict=True):
         group.update(values)
 

@@ -58,6 +58,20 @@ def build_8bit(model: nn.Module, settings: OptimizerSettings) -> Optimizer:
     return optimizer
 
 
+def load_paged(optimizer: Any, state: dict[str, Any]) -> None:
+    """Load a checkpoint's state into a paged optimizer of bitsandbytes, into pages. Its own way puts the moments into plain GPU memory,
+    where a model that needs the pages has no room for them: such a campaign could be begun and never gone on with."""
+    optimizer.load_state_dict(state, move_to_device=False)
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            kept = optimizer.state.get(parameter, {})
+            for name in ("state1", "state2"):
+                if name in kept:  # what lies beside them is small, and moved to the device before the first step
+                    pages = optimizer.get_state_buffer(parameter, dtype=kept[name].dtype)
+                    pages.copy_(kept[name])
+                    kept[name] = pages
+
+
 def build_galore(model: nn.Module, settings: OptimizerSettings) -> Optimizer:
     """GaLore's AdamW, with 32-bit or 8-bit states. The matrices that Muon would take are projected."""
     import torch
