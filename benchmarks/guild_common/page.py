@@ -137,7 +137,7 @@ def _table(columns: Sequence[Column], rows: Iterable[Result]) -> Iterator[str]:
     for row in rows:
         cells = [_cell(row.get(field), digits) for _, field, digits in columns]
         if row.get("note"):
-            cells = [cells[0], str(row["note"]), *[""] * (len(columns) - 2)]
+            cells = [cells[0], " ".join(str(row["note"]).split()), *[""] * (len(columns) - 2)]
         yield f"| {' | '.join(cells)} |"
     yield ""
 
