@@ -9,6 +9,11 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from guild.places import Places
+from guild.records.database import open_guild
+from helpers.guild_queue import new_queue
+from modelwright.database import Database
+
 
 @pytest.fixture
 def memory_path(tmp_path: Path) -> Iterator[Path]:
@@ -19,3 +24,15 @@ def memory_path(tmp_path: Path) -> Iterator[Path]:
         return
     with TemporaryDirectory(dir=memory) as folder:
         yield Path(folder)
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    """A house with the queue's folders."""
+    return new_queue(tmp_path)
+
+
+@pytest.fixture
+def db(places: Places) -> Iterator[Database]:
+    with open_guild(places) as opened:
+        yield opened

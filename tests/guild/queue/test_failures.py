@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -18,22 +16,11 @@ from guild.queue.reconcile import reconcile
 from guild.records import jobs
 from guild.records.database import open_guild
 from guild.training_queue import main
-from helpers.guild_queue import check_whole, lying, new_queue, put
+from helpers.guild_queue import check_whole, lying, put
 from modelwright.database import Database
 from modelwright.identity import current_identity
 
 ME = current_identity()
-
-
-@pytest.fixture
-def places(tmp_path: Path) -> Places:
-    return new_queue(tmp_path)
-
-
-@pytest.fixture
-def db(places: Places) -> Iterator[Database]:
-    with open_guild(places) as opened:
-        yield opened
 
 
 def hold(db: Database, places: Places) -> int:

@@ -5,34 +5,20 @@ from __future__ import annotations
 import contextlib
 import shutil
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from guild.places import Places
 from guild.queue.inbox import EMPTY_S, Untold, process_inbox
 from guild.records.data_sidecars import read_data_sidecar
-from guild.records.database import open_guild
 from guild.records.jobs import find_file
 from guild.records.lineage import rebuild_lineage
 from guild.records.lineage_documents import lineage_document
 from guild.validation import validate
-from helpers.guild_queue import age, all_jobs, check_whole, lying, new_queue, put
+from helpers.guild_queue import age, all_jobs, check_whole, lying, put
 from helpers.guild_rows import broken_check, chat, write_rows
 from modelwright.database import Database
 from modelwright.files import read_json
-
-
-@pytest.fixture
-def places(tmp_path: Path) -> Places:
-    return new_queue(tmp_path)
-
-
-@pytest.fixture
-def db(places: Places) -> Iterator[Database]:
-    with open_guild(places) as opened:
-        yield opened
 
 
 def test_files_of_all_sub_folders_are_queued_with_their_sidecars(db: Database, places: Places) -> None:

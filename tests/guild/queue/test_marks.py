@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
@@ -26,24 +24,12 @@ from guild.queue.marks import (
 from guild.queue.reconcile import reconcile
 from guild.queue.recovery import recover_queue
 from guild.records import jobs
-from guild.records.database import open_guild
 from guild.records.job_errors import IllegalTransitionError, NotHeldError, UnknownJobError
 from helpers.guild_jobs import ME, died
-from helpers.guild_queue import check_whole, lying, new_queue, put
+from helpers.guild_queue import check_whole, lying, put
 from modelwright.clock import ManualClock
 from modelwright.database import Database
 from modelwright.files import read_json
-
-
-@pytest.fixture
-def places(tmp_path: Path) -> Places:
-    return new_queue(tmp_path)
-
-
-@pytest.fixture
-def db(places: Places) -> Iterator[Database]:
-    with open_guild(places) as opened:
-        yield opened
 
 
 def taken_name(db: Database, places: Places) -> str:

@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from guild.places import Places
 from guild.queue.add import add_file
 from guild.queue.marks import mark_completed, mark_failed, mark_rejected, take
 from guild.queue.reconcile import reconcile
-from guild.records.database import open_guild
 from guild.records.events import log_of
 from guild.records.jobs import NewJob, enqueue, find_file
 from helpers.guild_jobs import ME, words
-from helpers.guild_queue import age, all_jobs, check_whole, lying, new_queue, put
+from helpers.guild_queue import age, all_jobs, check_whole, lying, put
 from modelwright.database import Database
-
-
-@pytest.fixture
-def places(tmp_path: Path) -> Places:
-    return new_queue(tmp_path)
-
-
-@pytest.fixture
-def db(places: Places) -> Iterator[Database]:
-    with open_guild(places) as opened:
-        yield opened
 
 
 def test_a_file_put_by_hand_is_imported_in_the_order_of_its_mtime(db: Database, places: Places) -> None:
